@@ -1,0 +1,1001 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+// uses: relay.c relay_route.c addr.c
+/*
+ * Relays between real sockets on loopback. One thread plays the client, the web server and the
+ * worker's loop in turns, so that every step is in order and wake-ups can be counted.
+ *
+ *   client --- front (listener) | relay | target (listener) --- server
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "relay.h"
+#include "util.h"
+
+#define REF_TYPE  7
+#define WAIT_NS	  (10 * NSEC_PER_SEC)
+#define CHUNK	  (64 * 1024)
+#define BULK_SIZE (24u * 1024 * 1024)
+
+struct bench {
+	struct relay_worker worker;
+	int epoll_fd, front, target;
+	struct endpoint front_addr, target_addr;
+	unsigned wakeups; /* of the worker's loop, events included */
+	/* what the callbacks saw */
+	unsigned connected, failed, ended, exempts, unexempts;
+	int failed_fd, failed_error, exempt_answer;
+	struct endpoint exempt_source;
+	bool exempt_now;
+	/* one relayed connection */
+	int client, server;
+	struct endpoint client_addr;
+};
+
+/* ---- callbacks ---- */
+
+static int on_exempt(void *ctx, const struct endpoint *source, bool add)
+{
+	struct bench *b = ctx;
+
+	if (add && b->exempt_answer)
+		return b->exempt_answer;
+	if (add)
+		b->exempts++;
+	else
+		b->unexempts++;
+	if (!add)
+		assert_true(endpoint_equal(&b->exempt_source, source));
+	b->exempt_source = *source;
+	b->exempt_now = add;
+	return 0;
+}
+
+static void on_connected(void *ctx, void *user)
+{
+	((struct bench *)ctx)->connected++;
+}
+
+static void on_failed(void *ctx, void *user, int client_fd, int error)
+{
+	struct bench *b = ctx;
+
+	b->failed++;
+	b->failed_fd = client_fd;
+	b->failed_error = error;
+}
+
+static void on_ended(void *ctx, void *user)
+{
+	((struct bench *)ctx)->ended++;
+}
+
+static const struct relay_callbacks callbacks = {
+	.exempt = on_exempt,
+	.on_connected = on_connected,
+	.on_failed = on_failed,
+	.on_ended = on_ended,
+};
+
+/* ---- sockets ---- */
+
+static struct endpoint local_addr(int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct endpoint endpoint;
+
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+	assert_int_equal(endpoint_from_sockaddr(&sa, &endpoint), 0);
+	return endpoint;
+}
+
+static struct endpoint peer_addr(int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct endpoint endpoint;
+
+	assert_int_equal(getpeername(fd, (struct sockaddr *)&sa, &len), 0);
+	assert_int_equal(endpoint_from_sockaddr(&sa, &endpoint), 0);
+	return endpoint;
+}
+
+static int listen_at(const char *address, int backlog, struct endpoint *ret_addr)
+{
+	struct sockaddr_storage sa;
+	struct endpoint endpoint;
+	socklen_t len;
+	int fd;
+
+	assert_int_equal(endpoint_parse(address, 1, &endpoint), 0);
+	endpoint.port = 0;
+	len = endpoint_to_sockaddr(&endpoint, &sa);
+	fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, len), 0);
+	assert_int_equal(listen(fd, backlog), 0);
+	*ret_addr = local_addr(fd);
+	return fd;
+}
+
+static int connect_to(const struct endpoint *endpoint)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(endpoint, &sa);
+	int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sa, len), 0);
+	return fd;
+}
+
+static int socket_error(int fd)
+{
+	socklen_t len = sizeof(int);
+	int error = 0;
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+	return error;
+}
+
+static void reset(int *fd)
+{
+	const struct linger linger = { .l_onoff = 1 };
+
+	setsockopt(*fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(TAKE_FD(*fd));
+}
+
+static void send_text(int fd, const char *text)
+{
+	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+/* ---- the loop ---- */
+
+static void pump(struct bench *b, int timeout_ms)
+{
+	struct epoll_event events[64];
+	int n = epoll_wait(b->epoll_fd, events, ARRAY_SIZE(events), timeout_ms);
+
+	for (int i = 0; i < n; i++) {
+		struct relay_end *end = events[i].data.ptr;
+
+		assert_int_equal(*(uint8_t *)events[i].data.ptr, REF_TYPE);
+		relay_handle_event(&b->worker, end, events[i].events);
+	}
+	if (n > 0)
+		b->wakeups += (unsigned)n;
+	relay_worker_reap(&b->worker, now_ns());
+}
+
+/* Lets the worker run until nothing happens for a moment. */
+static void settle(struct bench *b)
+{
+	uint64_t end = now_ns() + WAIT_NS;
+	unsigned before;
+
+	do {
+		before = b->wakeups;
+		pump(b, 20);
+		assert_true(now_ns() < end);
+	} while (b->wakeups != before);
+}
+
+#define pump_until(b, condition)                      \
+	do {                                          \
+		uint64_t _end = now_ns() + WAIT_NS;   \
+		while (!(condition)) {                \
+			pump((b), 5);                 \
+			assert_true(now_ns() < _end); \
+		}                                     \
+	} while (0)
+
+/* What recv() says once it says something: bytes, 0, or -errno. */
+static ssize_t recv_soon(struct bench *b, int fd, void *data, size_t size)
+{
+	uint64_t end = now_ns() + WAIT_NS;
+	ssize_t n;
+
+	for (;;) {
+		n = recv(fd, data, size, MSG_DONTWAIT);
+		if (n >= 0)
+			return n;
+		if (errno != EAGAIN)
+			return -errno;
+		pump(b, 5);
+		assert_true(now_ns() < end);
+	}
+}
+
+static void expect_text(struct bench *b, int fd, const char *text)
+{
+	size_t len = strlen(text), got = 0;
+	char data[256];
+
+	while (got < len) {
+		ssize_t n = recv_soon(b, fd, data + got, len - got);
+
+		assert_true(n > 0);
+		got += (size_t)n;
+	}
+	assert_memory_equal(data, text, len);
+}
+
+static void expect_end(struct bench *b, int fd, ssize_t how)
+{
+	char data[16];
+
+	assert_int_equal(recv_soon(b, fd, data, sizeof(data)), how);
+}
+
+/* ---- one relayed connection ---- */
+
+static void bench_open(struct bench *b, const char *address)
+{
+	*b = (struct bench){ .client = -1, .server = -1, .failed_fd = -1 };
+	b->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	assert_int_equal(relay_worker_init(&b->worker, b->epoll_fd, REF_TYPE, &callbacks, b, NULL),
+			 0);
+	b->front = listen_at(address, 512, &b->front_addr);
+	b->target = listen_at(address, 512, &b->target_addr);
+}
+
+static void close_if_open(int *fd)
+{
+	if (*fd >= 0)
+		close(TAKE_FD(*fd));
+}
+
+static void bench_close(struct bench *b)
+{
+	close_if_open(&b->client);
+	close_if_open(&b->server);
+	close_if_open(&b->failed_fd);
+	close_if_open(&b->front);
+	close_if_open(&b->target);
+	relay_worker_done(&b->worker);
+	assert_int_equal(b->worker.counters.active, 0);
+	assert_int_equal(b->worker.counters.pipes, 0);
+	assert_int_equal(b->exempts, b->unexempts);
+	close(b->epoll_fd);
+}
+
+/* A client that has connected to the front and sent @hello. Returns the front's descriptor. */
+static int bench_client(struct bench *b, const char *hello)
+{
+	int fd;
+
+	b->client = connect_to(&b->front_addr);
+	b->client_addr = local_addr(b->client);
+	fd = accept4(b->front, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	assert_true(fd >= 0);
+	if (hello)
+		send_text(b->client, hello);
+	return fd;
+}
+
+static void bench_start(struct bench *b, int fd, enum client_ip client_ip)
+{
+	const struct relay_options options = { .client_ip = client_ip };
+
+	assert_int_equal(relay_start(&b->worker, fd, &b->client_addr, &b->front_addr,
+				     &b->target_addr, &options, b, NULL),
+			 0);
+	b->server = accept4(b->target, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(b->server >= 0);
+}
+
+static void bench_relay(struct bench *b, const char *address)
+{
+	int fd;
+
+	bench_open(b, address);
+	fd = bench_client(b, NULL);
+	bench_start(b, fd, CLIENT_IP_NONE);
+	pump_until(b, b->connected == 1);
+}
+
+/* ---- tests ---- */
+
+static void test_small(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	for (int i = 0; i < 3; i++) {
+		send_text(b.client, "question");
+		expect_text(&b, b.server, "question");
+		send_text(b.server, "answer");
+		expect_text(&b, b.client, "answer");
+	}
+	settle(&b);
+	assert_int_equal(b.worker.counters.bytes[CLIENT], 3 * strlen("question"));
+	assert_int_equal(b.worker.counters.bytes[TARGET], 3 * strlen("answer"));
+	assert_int_equal(b.worker.counters.pipes, 0);
+	bench_close(&b);
+}
+
+static void test_source_is_exempt(void **state)
+{
+	struct endpoint seen;
+	struct bench b;
+	int fd;
+
+	bench_open(&b, "127.0.0.1");
+	fd = bench_client(&b, "hello");
+	bench_start(&b, fd, CLIENT_IP_NONE);
+	/* The connection is there, the worker has not run: still exempt, by the address seen. */
+	assert_int_equal(b.exempts, 1);
+	assert_true(b.exempt_now);
+	seen = peer_addr(b.server);
+	assert_true(endpoint_equal(&seen, &b.exempt_source));
+	pump_until(&b, b.connected == 1);
+	assert_false(b.exempt_now);
+	expect_text(&b, b.server, "hello");
+	bench_close(&b);
+}
+
+static void test_no_exemption_no_connection(void **state)
+{
+	const struct relay_options options = {};
+	struct bench b;
+	int fd;
+
+	bench_open(&b, "127.0.0.1");
+	fd = bench_client(&b, "hello");
+	b.exempt_answer = -E2BIG;
+	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &b.target_addr,
+				     &options, &b, NULL),
+			 -E2BIG);
+	fcntl(b.target, F_SETFL, O_NONBLOCK);
+	assert_int_equal(accept(b.target, NULL, NULL), -1);
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(b.worker.counters.active, 0);
+	close(fd);
+	bench_close(&b);
+}
+
+static void test_refused(void **state)
+{
+	const struct relay_options options = { .client_ip = CLIENT_IP_PROXY_V1 };
+	struct bench b;
+	char data[16];
+	int fd;
+
+	bench_open(&b, "127.0.0.1");
+	close_if_open(&b.target);
+	fd = bench_client(&b, "hello");
+	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &b.target_addr,
+				     &options, &b, NULL),
+			 0);
+	pump_until(&b, b.failed == 1);
+	assert_int_equal(b.failed_error, -ECONNREFUSED);
+	assert_int_equal(b.failed_fd, fd);
+	assert_int_equal(b.worker.counters.failed[RELAY_REFUSED], 1);
+	assert_int_equal(b.worker.counters.active, 0);
+	assert_int_equal(b.ended, 0);
+
+	/* Nothing was read, and another target may have it. */
+	assert_int_equal(recv(fd, data, sizeof(data), MSG_PEEK), 5);
+	b.target = listen_at("127.0.0.1", 16, &b.target_addr);
+	b.failed_fd = -1;
+	bench_start(&b, fd, CLIENT_IP_NONE);
+	expect_text(&b, b.server, "hello");
+	bench_close(&b);
+}
+
+/* The backlog is full: SYNs are dropped. */
+static int fill_backlog(struct endpoint *ret_addr, int fds[4])
+{
+	int listener = listen_at("127.0.0.1", 0, ret_addr);
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(ret_addr, &sa);
+
+	for (int i = 0; i < 4; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		connect(fds[i], (struct sockaddr *)&sa, len);
+	}
+	return listener;
+}
+
+static void test_no_answer(void **state)
+{
+	const struct relay_options options = { .connect_timeout_ms = 300 };
+	int fds[4], listener, fd;
+	struct endpoint silent;
+	struct relay *relay;
+	struct bench b;
+
+	bench_open(&b, "127.0.0.1");
+	listener = fill_backlog(&silent, fds);
+	fd = bench_client(&b, "hello");
+	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &silent,
+				     &options, &b, NULL),
+			 0);
+	pump_until(&b, b.failed == 1);
+	assert_int_equal(b.failed_error, -ETIMEDOUT);
+	assert_int_equal(b.worker.counters.failed[RELAY_TIMED_OUT], 1);
+
+	/* Given up by the caller, and by the end of everything. */
+	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &silent,
+				     &options, &b, &relay),
+			 0);
+	relay_cancel(&b.worker, relay);
+	assert_int_equal(b.failed, 2);
+	assert_int_equal(b.failed_error, -ECANCELED);
+	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &silent,
+				     &options, &b, &relay),
+			 0);
+	relay_worker_kill_all(&b.worker);
+	assert_int_equal(b.failed, 3);
+	assert_int_equal(b.failed_error, -ECANCELED);
+	assert_int_equal(b.failed_fd, fd);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	close(listener);
+	bench_close(&b);
+}
+
+static void test_half_close(void **state)
+{
+	struct bench b;
+
+	/* The client has said everything; the answer takes its time. */
+	bench_relay(&b, "127.0.0.1");
+	send_text(b.client, "question");
+	shutdown(b.client, SHUT_WR);
+	expect_text(&b, b.server, "question");
+	expect_end(&b, b.server, 0);
+	settle(&b);
+	send_text(b.server, "late ");
+	expect_text(&b, b.client, "late ");
+	settle(&b);
+	send_text(b.server, "answer");
+	close_if_open(&b.server);
+	expect_text(&b, b.client, "answer");
+	expect_end(&b, b.client, 0);
+	pump_until(&b, b.ended == 1);
+	assert_int_equal(b.worker.counters.reset, 0);
+	bench_close(&b);
+
+	/* The server first. */
+	bench_relay(&b, "::1");
+	send_text(b.server, "greeting");
+	shutdown(b.server, SHUT_WR);
+	expect_text(&b, b.client, "greeting");
+	expect_end(&b, b.client, 0);
+	settle(&b);
+	send_text(b.client, "still ");
+	expect_text(&b, b.server, "still ");
+	send_text(b.client, "here");
+	close_if_open(&b.client);
+	expect_text(&b, b.server, "here");
+	expect_end(&b, b.server, 0);
+	pump_until(&b, b.ended == 1);
+	assert_int_equal(b.worker.counters.reset, 0);
+	bench_close(&b);
+}
+
+static void test_data_and_fin_wait(void **state)
+{
+	struct bench b;
+	int fd;
+
+	bench_open(&b, "127.0.0.1");
+	fd = bench_client(&b, "all there is");
+	shutdown(b.client, SHUT_WR);
+	bench_start(&b, fd, CLIENT_IP_NONE);
+	expect_text(&b, b.server, "all there is");
+	expect_end(&b, b.server, 0);
+	send_text(b.server, "thanks");
+	close_if_open(&b.server);
+	expect_text(&b, b.client, "thanks");
+	expect_end(&b, b.client, 0);
+	pump_until(&b, b.ended == 1);
+	bench_close(&b);
+}
+
+static void test_reset(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	reset(&b.client);
+	expect_end(&b, b.server, -ECONNRESET);
+	assert_int_equal(b.ended, 1);
+	assert_int_equal(b.worker.counters.reset, 1);
+	bench_close(&b);
+
+	/* What came before the RST arrives before the RST. */
+	bench_relay(&b, "127.0.0.1");
+	send_text(b.server, "go away");
+	reset(&b.server);
+	expect_text(&b, b.client, "go away");
+	expect_end(&b, b.client, -ECONNRESET);
+	assert_int_equal(b.worker.counters.reset, 1);
+	bench_close(&b);
+
+	/* The server has closed; the client goes on and gets what it would get from the server. */
+	bench_relay(&b, "127.0.0.1");
+	send_text(b.server, "bye");
+	close_if_open(&b.server);
+	expect_text(&b, b.client, "bye");
+	expect_end(&b, b.client, 0);
+	send_text(b.client, "too late");
+	pump_until(&b, b.ended == 1);
+	assert_int_equal(socket_error(b.client), EPIPE); /* a RST in CLOSE_WAIT */
+	bench_close(&b);
+
+	/* The client is found dead by sending to it, with an answer of its own still unread. */
+	bench_relay(&b, "127.0.0.1");
+	send_text(b.client, "last words");
+	reset(&b.client);
+	send_text(b.server, "to nobody");
+	expect_text(&b, b.server, "last words");
+	expect_end(&b, b.server, -ECONNRESET);
+	bench_close(&b);
+}
+
+static void test_kill_all(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	relay_worker_kill_all(&b.worker);
+	assert_int_equal(b.ended, 1);
+	assert_int_equal(b.worker.counters.killed, 1);
+	expect_end(&b, b.client, -ECONNRESET);
+	expect_end(&b, b.server, -ECONNRESET);
+	bench_close(&b);
+}
+
+/* ---- bulk ---- */
+
+struct stream {
+	int from, to;
+	size_t sent, received;
+	uint64_t sent_digest, received_digest;
+	size_t read_size; /* how much the reader takes at a time */
+	unsigned skip;	  /* and how many of its turns it sleeps */
+	bool ended;
+};
+
+/* FNV-1a of the stream. */
+static uint64_t digest(uint64_t hash, const uint8_t *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ data[i]) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
+static void stream_write(struct stream *s)
+{
+	static uint8_t data[CHUNK];
+	size_t len = MIN(sizeof(data), BULK_SIZE - s->sent);
+	ssize_t n;
+
+	if (!len)
+		return;
+	for (size_t i = 0; i < len; i++)
+		data[i] = (uint8_t)(((s->sent + i) * 2654435761u) >> 13);
+	n = send(s->from, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n <= 0)
+		return;
+	s->sent_digest = digest(s->sent_digest, data, (size_t)n);
+	s->sent += (size_t)n;
+	if (s->sent == BULK_SIZE)
+		shutdown(s->from, SHUT_WR);
+}
+
+static void stream_read(struct stream *s, unsigned turn)
+{
+	static uint8_t data[CHUNK];
+	ssize_t n;
+
+	if (turn % (s->skip + 1))
+		return;
+	n = recv(s->to, data, s->read_size, MSG_DONTWAIT);
+	if (n > 0) {
+		s->received_digest = digest(s->received_digest, data, (size_t)n);
+		s->received += (size_t)n;
+	}
+	if (n == 0)
+		s->ended = true;
+	assert_true(n >= 0 || errno == EAGAIN);
+}
+
+static void run_bulk(struct bench *b, size_t client_reads, unsigned client_skips)
+{
+	struct stream up = { .from = b->client, .to = b->server, .read_size = CHUNK };
+	struct stream down = {
+		.from = b->server, .to = b->client, .read_size = client_reads, .skip = client_skips
+	};
+	uint64_t end = now_ns() + 60 * NSEC_PER_SEC;
+
+	for (unsigned turn = 0; !up.ended || !down.ended; turn++) {
+		stream_write(&up);
+		stream_write(&down);
+		pump(b, 0);
+		stream_read(&up, turn);
+		stream_read(&down, turn);
+		assert_true(now_ns() < end);
+	}
+	assert_int_equal(up.received, BULK_SIZE);
+	assert_int_equal(down.received, BULK_SIZE);
+	assert_int_equal(up.received_digest, up.sent_digest);
+	assert_int_equal(down.received_digest, down.sent_digest);
+	pump_until(b, b->ended == 1);
+	assert_int_equal(b->worker.counters.reset, 0);
+	assert_int_equal(b->worker.counters.bytes[CLIENT], BULK_SIZE);
+	assert_int_equal(b->worker.counters.bytes[TARGET], BULK_SIZE);
+}
+
+static void test_bulk(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	run_bulk(&b, CHUNK, 0);
+	assert_true(b.worker.counters.pipes > 0);
+	bench_close(&b);
+}
+
+static void test_bulk_slow_reader(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "::1");
+	run_bulk(&b, 9000, 3);
+	bench_close(&b);
+}
+
+static void test_bulk_without_pipes(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	b.worker.counters.pipes = RELAY_MAX_PIPES;
+	run_bulk(&b, 9000, 3);
+	assert_int_equal(b.worker.counters.pipes, RELAY_MAX_PIPES);
+	b.worker.counters.pipes = 0;
+	bench_close(&b);
+}
+
+/* splice() stops at an urgent byte as if the stream had ended. */
+static void test_urgent_byte(void **state)
+{
+	static uint8_t data[1024 * 1024];
+	size_t sent = 0, got = 0;
+	struct bench b;
+	ssize_t n;
+
+	bench_relay(&b, "127.0.0.1");
+	for (unsigned turn = 0; got < 8 * sizeof(data); turn++) {
+		if (sent < 8 * sizeof(data)) {
+			n = send(b.client, data, MIN(70001, 8 * sizeof(data) - sent),
+				 MSG_DONTWAIT | MSG_NOSIGNAL | (turn % 3 ? 0 : MSG_OOB));
+			sent += n > 0 ? (size_t)n : 0;
+		}
+		if (turn % 4 == 0)
+			pump(&b, 0);
+		n = recv(b.server, data, sizeof(data), MSG_DONTWAIT);
+		assert_true(n > 0 || (n < 0 && errno == EAGAIN));
+		got += n > 0 ? (size_t)n : 0;
+	}
+	assert_int_equal(got, sent);
+	settle(&b);
+	assert_int_equal(b.ended, 0);
+	bench_close(&b);
+}
+
+/* ---- waiting costs nothing ---- */
+
+/* Writes until nothing more is taken, for good. */
+static void stuff(struct bench *b, int fd)
+{
+	static uint8_t data[CHUNK];
+	unsigned full = 0;
+
+	while (full < 20) {
+		if (send(fd, data, sizeof(data), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+			full = 0;
+		else
+			full++;
+		pump(b, 5);
+	}
+	settle(b);
+}
+
+static void expect_quiet(struct bench *b)
+{
+	uint64_t end = now_ns() + 200 * NSEC_PER_MSEC;
+	unsigned before = b->wakeups;
+
+	while (now_ns() < end)
+		pump(b, 50);
+	assert_int_equal(b->wakeups, before);
+}
+
+static size_t read_all(struct bench *b, int fd)
+{
+	static uint8_t data[CHUNK];
+	size_t total = 0;
+	ssize_t n;
+
+	while ((n = recv_soon(b, fd, data, sizeof(data))) > 0)
+		total += (size_t)n;
+	assert_int_equal(n, 0);
+	return total;
+}
+
+static void test_blocked_is_quiet(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	expect_quiet(&b);
+	stuff(&b, b.client);
+	expect_quiet(&b);
+	/* FIN behind what is stuck. */
+	shutdown(b.client, SHUT_WR);
+	expect_quiet(&b);
+	/* Now the client's end is shut down both ways, its bytes still unread: EPOLLHUP for long.
+	 */
+	shutdown(b.server, SHUT_WR);
+	expect_end(&b, b.client, 0);
+	settle(&b);
+	expect_quiet(&b);
+	assert_true(read_all(&b, b.server) > 256 * 1024);
+	pump_until(&b, b.ended == 1);
+	assert_int_equal(b.worker.counters.reset, 0);
+	bench_close(&b);
+}
+
+static void test_blocked_and_reset(void **state)
+{
+	size_t got = 0;
+	struct bench b;
+	char data[CHUNK];
+	ssize_t n;
+
+	/* The server is reset with much of its answer stuck before a client that does not read. */
+	bench_relay(&b, "127.0.0.1");
+	stuff(&b, b.server);
+	reset(&b.server);
+	settle(&b);
+	expect_quiet(&b);
+	while ((n = recv_soon(&b, b.client, data, sizeof(data))) > 0)
+		got += (size_t)n;
+	assert_int_equal(n, -ECONNRESET);
+	assert_true(got > 256 * 1024);
+	assert_int_equal(b.worker.counters.reset, 1);
+	bench_close(&b);
+
+	/* The client that does not read is reset: nothing more to wait for. */
+	bench_relay(&b, "127.0.0.1");
+	stuff(&b, b.server);
+	reset(&b.client);
+	pump_until(&b, b.ended == 1);
+	expect_end(&b, b.server, -ECONNRESET);
+	bench_close(&b);
+}
+
+/* A bulk transfer must not wake the worker for every few bytes that a slow reader takes. */
+static void test_wakeups_of_bulk(void **state)
+{
+	struct bench b;
+	unsigned before;
+
+	bench_relay(&b, "127.0.0.1");
+	before = b.wakeups;
+	run_bulk(&b, 9000, 3);
+	print_message("bulk of 2 x %u MiB, one reader slow: %u wake-ups\n", BULK_SIZE >> 20,
+		      b.wakeups - before);
+	assert_true(b.wakeups - before < 2 * BULK_SIZE / 9000);
+	bench_close(&b);
+}
+
+/* ---- memory ---- */
+
+static void test_idle_memory(void **state)
+{
+	struct rlimit limit = { .rlim_cur = 41000, .rlim_max = 41000 }, old;
+	size_t n = 10000, before, used;
+	struct bench b;
+	int(*fds)[2];
+
+	getrlimit(RLIMIT_NOFILE, &old);
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		n = MIN(n, (old.rlim_cur - 100) / 4);
+	fds = calloc(n, sizeof(*fds));
+	bench_open(&b, "127.0.0.1");
+	before = mallinfo2().uordblks;
+	for (size_t i = 0; i < n; i++) {
+		int fd = bench_client(&b, "hello");
+
+		bench_start(&b, fd, CLIENT_IP_NONE);
+		pump_until(&b, b.connected == i + 1);
+		expect_text(&b, b.server, "hello");
+		send_text(b.server, "answer");
+		expect_text(&b, b.client, "answer");
+		fds[i][0] = TAKE_FD(b.client);
+		fds[i][1] = TAKE_FD(b.server);
+	}
+	settle(&b);
+	used = (mallinfo2().uordblks - before) / n;
+	print_message("%zu idle relays: %zu bytes each, %lu pipes\n", n, used,
+		      (unsigned long)b.worker.counters.pipes);
+	assert_true(used < 2048);
+	assert_int_equal(b.worker.counters.active, n);
+	assert_true(b.worker.counters.pipes <= RELAY_POOL_PIPES);
+	expect_quiet(&b);
+	for (size_t i = 0; i < n; i++) {
+		close(fds[i][0]);
+		close(fds[i][1]);
+	}
+	pump_until(&b, b.worker.counters.active == 0);
+	bench_close(&b);
+	free(fds);
+	setrlimit(RLIMIT_NOFILE, &old);
+}
+
+/* ---- PROXY header ---- */
+
+static void expect_header(const char *client, const char *asked, const char *listen,
+			  enum client_ip client_ip, const char *header, size_t len)
+{
+	const struct relay_options options = { .client_ip = client_ip };
+	struct endpoint client_addr, asked_addr;
+	char data[256];
+	struct bench b;
+	int fd;
+
+	bench_open(&b, listen);
+	fd = bench_client(&b, "hello");
+	assert_int_equal(endpoint_parse(client, 0, &client_addr), 0);
+	assert_int_equal(endpoint_parse(asked, 0, &asked_addr), 0);
+	assert_int_equal(relay_start(&b.worker, fd, &client_addr, &asked_addr, &b.target_addr,
+				     &options, &b, NULL),
+			 0);
+	b.server = accept4(b.target, NULL, NULL, SOCK_CLOEXEC);
+	pump_until(&b, b.worker.counters.bytes[CLIENT] == 5);
+	assert_int_equal(recv_soon(&b, b.server, data, sizeof(data)), len + 5);
+	assert_memory_equal(data, header, len);
+	assert_memory_equal(data + len, "hello", 5);
+	bench_close(&b);
+}
+
+#define HEADER(text) text, sizeof(text) - 1
+#define SIGNATURE    "\r\n\r\n\0\r\nQUIT\n"
+
+static void test_proxy_v1(void **state)
+{
+	expect_header("192.0.2.1:1", "198.51.100.255:65535", "127.0.0.1", CLIENT_IP_PROXY_V1,
+		      HEADER("PROXY TCP4 192.0.2.1 198.51.100.255 1 65535\r\n"));
+	expect_header("[2001:db8::1]:50000", "[2001:db8:1:2:3:4:5:6]:443", "::1",
+		      CLIENT_IP_PROXY_V1,
+		      HEADER("PROXY TCP6 2001:db8::1 2001:db8:1:2:3:4:5:6 50000 443\r\n"));
+	/* The target's family is nobody's business. */
+	expect_header("[2001:db8::1]:50000", "[2001:db8::2]:443", "127.0.0.1", CLIENT_IP_PROXY_V1,
+		      HEADER("PROXY TCP6 2001:db8::1 2001:db8::2 50000 443\r\n"));
+	expect_header("[2001:db8::1]:50000", "192.0.2.1:443", "127.0.0.1", CLIENT_IP_PROXY_V1,
+		      HEADER("PROXY UNKNOWN\r\n"));
+}
+
+static void test_proxy_v2(void **state)
+{
+	expect_header("192.0.2.1:258", "198.51.100.255:443", "127.0.0.1", CLIENT_IP_PROXY_V2,
+		      HEADER(SIGNATURE "\x21\x11\x00\x0c"
+				       "\xc0\x00\x02\x01\xc6\x33\x64\xff\x01\x02\x01\xbb"));
+	expect_header("[2001:db8::1]:258", "[2001:db8::2]:443", "::1", CLIENT_IP_PROXY_V2,
+		      HEADER(SIGNATURE
+			     "\x21\x21\x00\x24"
+			     "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01"
+			     "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x02\x01\x02\x01\xbb"));
+	expect_header("[2001:db8::1]:50000", "192.0.2.1:443", "127.0.0.1", CLIENT_IP_PROXY_V2,
+		      HEADER(SIGNATURE "\x21\x00\x00\x00"));
+}
+
+/* ---- source ports ---- */
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		_exit(99);
+	close(fd);
+}
+
+/* More connections than there are ports, each leaving a TIME_WAIT at the relay. */
+static void reuse_ports(void)
+{
+	struct bench b;
+
+	bench_open(&b, "127.0.0.1");
+	write_file("/proc/sys/net/ipv4/ip_local_port_range", "40000 40015");
+	write_file("/proc/sys/net/ipv4/tcp_tw_reuse", "0");
+	b.worker.port_low = 40000;
+	b.worker.port_high = 40015;
+	for (unsigned i = 0; i < 200; i++) {
+		int fds[2], fd;
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+		b.client = fds[0];
+		fd = fds[1];
+		bench_start(&b, fd, CLIENT_IP_NONE);
+		shutdown(b.client, SHUT_WR);
+		expect_end(&b, b.server, 0);
+		close_if_open(&b.server);
+		expect_end(&b, b.client, 0);
+		close_if_open(&b.client);
+		pump_until(&b, b.ended == i + 1);
+	}
+	bench_close(&b);
+}
+
+static void test_time_wait(void **state)
+{
+	int status;
+	pid_t pid;
+
+	if (geteuid()) {
+		print_message("needs root, for a network namespace of its own\n");
+		skip();
+	}
+	pid = fork();
+	if (!pid) {
+		if (unshare(CLONE_NEWNET) < 0 || system("ip link set lo up"))
+			_exit(98);
+		reuse_ports();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_small),
+		cmocka_unit_test(test_source_is_exempt),
+		cmocka_unit_test(test_no_exemption_no_connection),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_no_answer),
+		cmocka_unit_test(test_half_close),
+		cmocka_unit_test(test_data_and_fin_wait),
+		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_kill_all),
+		cmocka_unit_test(test_bulk),
+		cmocka_unit_test(test_bulk_slow_reader),
+		cmocka_unit_test(test_bulk_without_pipes),
+		cmocka_unit_test(test_urgent_byte),
+		cmocka_unit_test(test_blocked_is_quiet),
+		cmocka_unit_test(test_blocked_and_reset),
+		cmocka_unit_test(test_wakeups_of_bulk),
+		cmocka_unit_test(test_idle_memory),
+		cmocka_unit_test(test_proxy_v1),
+		cmocka_unit_test(test_proxy_v2),
+		cmocka_unit_test(test_time_wait),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

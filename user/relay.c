@@ -1,0 +1,918 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Relays bytes between a client's connection and a second one, to its target. */
+/*
+ * Theory of operation
+ *
+ * A relay has two ends (CLIENT, TARGET) and two flows, each named by the end that it comes from:
+ * flow[CLIENT] takes the client's bytes to the target. relay_start() makes it CONNECTING; the
+ * target's answer makes it CONNECTED, or CLOSED with the client's descriptor given back. Both flows
+ * finished, or a reset, make it CLOSED. CLOSED ones are freed after the event batch, since events
+ * of the same batch may still point to their ends.
+ *
+ * No loops: the connection to the target is bound to its source address and port, that source is
+ * exempted from steering, and only then does connect() send the SYN. It is exempt no longer than
+ * until the answer: connections that exist never pass sk_lookup.
+ *
+ * flow_move() takes a flow as far as it goes. Nothing that was read is ever held outside of a pipe:
+ * - small amounts are peeked into the worker's one buffer, sent, and only as much as was sent is
+ *   taken from the queue, so that the rest waits in the kernel and an idle relay has no buffer;
+ * - once a whole buffer came at once, splice(2) moves pages through a pipe, which the flow has only
+ *   while it is at it, or while bytes are in it because the other end takes no more. Without pipes
+ *   (descriptors used up) everything is copied.
+ * Only recv() decides that an end has finished: splice() from a socket returns 0 at a byte of
+ * urgent data too (tcp_splice_read(), its comment on URG). Urgent bytes travel as ordinary ones.
+ *
+ * A FIN is passed on by shutdown() when everything before it has been sent; the other flow goes
+ * on, without limit of time. A RST is passed on as a RST when what came before it has been sent.
+ *
+ * epoll is level-triggered, so that a busy relay can stop half-way and let others run. An end that
+ * must not be read now is not waited for with EPOLLIN; EPOLLOUT is waited for only while the flow
+ * to an end is blocked; EPOLLRDHUP never, as it would be reported again and again until the FIN is
+ * read. EPOLLHUP and EPOLLERR can't be masked, so ends that would report one for long (both its
+ * directions shut down, or dead, while its last bytes wait for the other end) leave the epoll.
+ *
+ * Source ports: a relay that ends first, as HTTP clients do, leaves a TIME_WAIT behind. bind() to
+ * port 0 avoids those, so at some 470 connections per second and address it finds no port any more.
+ * Then ports are taken at random: bind() with SO_REUSEADDR to a given port, then connect(), may
+ * reuse a TIME_WAIT at once when timestamps are on, whatever tcp_tw_reuse says
+ * (__inet_check_established() calls tcp_twsk_unique() without twp).
+ */
+#include "relay.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "relay_route.h"
+#include "util.h"
+
+#define RELAY_BUFFER_SIZE (32 * 1024)
+#define RELAY_PIPE_SIZE	  (256 * 1024) /* asked for; a pipe that stays at 64 KiB does too */
+/* Bytes that one flow moves before others get their turn. */
+#define RELAY_TURN (512 * 1024)
+/* Source ports tried for one connection before it counts as none to be had. */
+#define RELAY_PORT_TRIES 512
+/* How long ports are taken at random after the kernel found none free. */
+#define RELAY_PORTS_TIGHT_NS (10 * NSEC_PER_SEC)
+
+const char *const relay_failure_names[] = {
+	[RELAY_REFUSED] = "refused",
+	[RELAY_UNREACHABLE] = "unreachable",
+	[RELAY_TIMED_OUT] = "timed_out",
+	[RELAY_NO_PORT] = "no_port",
+	[RELAY_NO_RESOURCE] = "no_resource",
+	[RELAY_FORBIDDEN] = "forbidden",
+	[RELAY_OTHER] = "other",
+};
+static_assert(ARRAY_SIZE(relay_failure_names) == RELAY_FAILURE_COUNT);
+static_assert(offsetof(struct relay_end, ref_type) == 0);
+
+enum relay_state { RELAY_CONNECTING, RELAY_CONNECTED, RELAY_CLOSED };
+
+struct relay_flow {
+	int pipe[2]; /* -1 but while bytes are under way */
+	uint32_t in_pipe;
+	bool bulk;     /* splice rather than copy */
+	bool blocked;  /* its receiving end takes no more now */
+	bool finished; /* FIN passed on, or nobody to take it */
+};
+
+struct relay {
+	struct relay_end end[2];
+	struct relay_flow flow[2];
+	enum relay_state state;
+	enum client_ip client_ip;
+	bool exempt;
+	bool claimed; /* its source is claimed in the worker's route */
+	struct relay *prev, *next;
+	void *user;
+	struct endpoint client, asked, source;
+};
+
+static void counter_add(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static struct relay *relay_of_end(struct relay_end *end)
+{
+	return container_of(end - end->side, struct relay, end[0]);
+}
+
+static void list_add(struct relay **head, struct relay *relay)
+{
+	relay->prev = NULL;
+	relay->next = *head;
+	if (*head)
+		(*head)->prev = relay;
+	*head = relay;
+}
+
+static void list_remove(struct relay **head, struct relay *relay)
+{
+	if (relay->prev)
+		relay->prev->next = relay->next;
+	else
+		*head = relay->next;
+	if (relay->next)
+		relay->next->prev = relay->prev;
+}
+
+static enum relay_failure failure_of_error(int error)
+{
+	switch (-error) {
+	case ECONNREFUSED:
+	case ECONNRESET:
+		return RELAY_REFUSED;
+	case ENETUNREACH:
+	case EHOSTUNREACH:
+	case ENETDOWN:
+	case EHOSTDOWN:
+		return RELAY_UNREACHABLE;
+	case ETIMEDOUT:
+		return RELAY_TIMED_OUT;
+	case EADDRNOTAVAIL:
+	case EADDRINUSE:
+		return RELAY_NO_PORT;
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+	case ENOBUFS:
+	case ENOSPC:
+		return RELAY_NO_RESOURCE;
+	case EPERM:
+	case EACCES:
+		return RELAY_FORBIDDEN;
+	default:
+		return RELAY_OTHER;
+	}
+}
+
+/* xorshift64*: ports only, nothing secret. */
+static uint32_t worker_random(struct relay_worker *w)
+{
+	w->random ^= w->random >> 12;
+	w->random ^= w->random << 25;
+	w->random ^= w->random >> 27;
+	return (uint32_t)((w->random * UINT64_C(0x2545f4914f6cdd1d)) >> 32);
+}
+
+/* ---- pipes ---- */
+
+static void pipe_close(struct relay_worker *w, int pipe[2])
+{
+	close(pipe[0]);
+	close(pipe[1]);
+	pipe[0] = pipe[1] = -1;
+	counter_add(&w->counters.pipes, -1);
+}
+
+/* False when there is none to be had: then the caller copies. */
+static bool flow_take_pipe(struct relay_worker *w, struct relay_flow *flow)
+{
+	if (flow->pipe[0] >= 0)
+		return true;
+	if (w->n_pool) {
+		w->n_pool--;
+		memcpy(flow->pipe, w->pool[w->n_pool], sizeof(flow->pipe));
+		return true;
+	}
+	if (w->counters.pipes >= RELAY_MAX_PIPES)
+		return false;
+	if (pipe2(flow->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
+		flow->pipe[0] = flow->pipe[1] = -1;
+		return false;
+	}
+	/* Refused beyond pipe-user-pages-soft: it works as it is. */
+	fcntl(flow->pipe[0], F_SETPIPE_SZ, RELAY_PIPE_SIZE);
+	counter_add(&w->counters.pipes, 1);
+	return true;
+}
+
+/* A pipe with bytes in it must never meet another flow: it goes, whatever the pool has room for. */
+static void flow_return_pipe(struct relay_worker *w, struct relay_flow *flow)
+{
+	if (flow->pipe[0] < 0)
+		return;
+	if (flow->in_pipe || w->n_pool == RELAY_POOL_PIPES) {
+		pipe_close(w, flow->pipe);
+		flow->in_pipe = 0;
+		return;
+	}
+	memcpy(w->pool[w->n_pool++], flow->pipe, sizeof(flow->pipe));
+	flow->pipe[0] = flow->pipe[1] = -1;
+}
+
+/* ---- epoll ---- */
+
+static int end_arm(struct relay_worker *w, struct relay_end *end, bool present, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.ptr = end };
+
+	if (present == end->in_epoll && (!present || events == end->armed))
+		return 0;
+	if (!present) {
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, end->fd, NULL);
+		end->in_epoll = false;
+		return 0;
+	}
+	if (epoll_ctl(w->epoll_fd, end->in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, end->fd, &event) <
+	    0)
+		return -errno;
+	end->in_epoll = true;
+	end->armed = events;
+	return 0;
+}
+
+/* Waits for what @side can do next, and for nothing that it would report without end. */
+static int end_rearm(struct relay_worker *w, struct relay *relay, enum relay_side side)
+{
+	const struct relay_flow *from = &relay->flow[side], *to = &relay->flow[!side];
+	struct relay_end *end = &relay->end[side];
+	uint32_t events = 0;
+
+	if (!from->finished && !from->blocked)
+		events |= EPOLLIN;
+	if (!to->finished && to->blocked)
+		events |= EPOLLOUT;
+	/* Once we have shut it down, EPOLLHUP may be the peer's FIN waiting to be read. */
+	return end_arm(w, end, !end->dead && (events || !to->finished), events);
+}
+
+/* ---- the end of a relay ---- */
+
+static void relay_unexempt(struct relay_worker *w, struct relay *relay)
+{
+	if (relay->exempt)
+		w->callbacks->exempt(w->ctx, &relay->source, false);
+	relay->exempt = false;
+}
+
+static void end_close(struct relay_end *end, bool reset)
+{
+	const struct linger linger = { .l_onoff = 1 };
+
+	if (end->fd < 0)
+		return;
+	if (reset)
+		setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(end->fd); /* leaves the epoll by itself: nobody else has this descriptor */
+	end->fd = -1;
+	end->in_epoll = false;
+}
+
+/* The one way out. @reset: with RST, else what is in the send queues is still delivered. */
+static void relay_close(struct relay_worker *w, struct relay *relay, bool reset)
+{
+	if (relay->state == RELAY_CLOSED)
+		return;
+	for (enum relay_side side = CLIENT; side <= TARGET; side++) {
+		end_close(&relay->end[side], reset);
+		flow_return_pipe(w, &relay->flow[side]);
+	}
+	relay_unexempt(w, relay);
+	if (relay->claimed)
+		relay_route_release(w->route, &relay->source, now_ns());
+	if (relay->state == RELAY_CONNECTED) {
+		counter_add(&w->counters.ended, 1);
+		if (reset)
+			counter_add(&w->counters.reset, 1);
+		if (w->callbacks->on_ended)
+			w->callbacks->on_ended(w->ctx, relay->user);
+	}
+	relay->state = RELAY_CLOSED;
+	counter_add(&w->counters.active, -1);
+	list_remove(&w->relays, relay);
+	list_add(&w->closed, relay);
+}
+
+/* The target can't be had: the client goes back to the caller as it came. */
+static void relay_fail(struct relay_worker *w, struct relay *relay, int error)
+{
+	int client_fd = TAKE_FD(relay->end[CLIENT].fd);
+
+	if (error != -ECANCELED)
+		counter_add(&w->counters.failed[failure_of_error(error)], 1);
+	if (relay->end[CLIENT].in_epoll)
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, client_fd, NULL);
+	relay_close(w, relay, true);
+	w->callbacks->on_failed(w->ctx, relay->user, client_fd, error);
+}
+
+/* ---- bytes ---- */
+
+/* @side takes no more. What it sent before that still reaches the other end; see flow_move(). */
+static void end_fail(struct relay_worker *w, struct relay *relay, enum relay_side side)
+{
+	struct relay_flow *to = &relay->flow[!side];
+
+	relay->end[side].dead = true;
+	to->finished = true;
+	flow_return_pipe(w, to);
+}
+
+/* What one step of a flow came to. */
+enum flow_step {
+	STEP_MORE,	 /* there may be more to do at once */
+	STEP_EMPTY,	 /* the sending end has nothing (more) now */
+	STEP_LOOK,	 /* nothing came through the pipe, and only recv() can say why */
+	STEP_BLOCKED,	 /* the receiving end takes no more now */
+	STEP_FIN,	 /* the sending end has finished */
+	STEP_SOURCE_BAD, /* the sending end is in error, its bytes all taken */
+	STEP_SINK_BAD,	 /* the receiving end is in error */
+};
+
+/* Pipe to socket. *ret_n: bytes sent. */
+static enum flow_step flow_drain(struct relay_flow *flow, int to_fd, size_t *ret_n)
+{
+	ssize_t n = splice(flow->pipe[0], NULL, to_fd, NULL, flow->in_pipe,
+			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+
+	if (n <= 0)
+		return n < 0 && (errno == EAGAIN || errno == EINTR) ? STEP_BLOCKED : STEP_SINK_BAD;
+	flow->in_pipe -= (uint32_t)n;
+	*ret_n = (size_t)n;
+	return STEP_MORE;
+}
+
+/* Socket to pipe. */
+static enum flow_step flow_fill(struct relay_flow *flow, int from_fd)
+{
+	ssize_t n = splice(from_fd, NULL, flow->pipe[1], NULL, RELAY_PIPE_SIZE,
+			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+
+	if (n <= 0)
+		return n < 0 && errno == EAGAIN ? STEP_EMPTY : STEP_LOOK;
+	flow->in_pipe += (uint32_t)n;
+	return STEP_MORE;
+}
+
+/* Takes from the receive queue the @len bytes that have been peeked and sent. */
+static int socket_discard(int fd, uint8_t *buffer, size_t len)
+{
+	while (len) {
+		ssize_t n = recv(fd, buffer, len, MSG_TRUNC | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Socket to socket by way of @buffer. *ret_n: bytes sent. */
+static enum flow_step flow_copy(uint8_t *buffer, int from_fd, int to_fd, size_t *ret_n)
+{
+	ssize_t got, sent;
+
+	got = recv(from_fd, buffer, RELAY_BUFFER_SIZE, MSG_PEEK | MSG_DONTWAIT);
+	if (got == 0)
+		return STEP_FIN;
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR ? STEP_EMPTY : STEP_SOURCE_BAD;
+
+	sent = send(to_fd, buffer, (size_t)got, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (sent < 0)
+		return errno == EAGAIN || errno == EINTR ? STEP_BLOCKED : STEP_SINK_BAD;
+	*ret_n = (size_t)sent;
+	if (socket_discard(from_fd, buffer, (size_t)sent) < 0)
+		return STEP_SOURCE_BAD;
+	if (sent < got)
+		return STEP_BLOCKED;
+	return got == RELAY_BUFFER_SIZE ? STEP_MORE : STEP_EMPTY;
+}
+
+/*
+ * Everything of @side has been sent on: its FIN, if that is how it ended, follows. A dead end looks
+ * the same to recv(), but ended by a RST: relay_settle() passes that on.
+ */
+static void flow_finish(struct relay_worker *w, struct relay *relay, enum relay_side side)
+{
+	relay->flow[side].finished = true;
+	if (!relay->end[side].dead && shutdown(relay->end[!side].fd, SHUT_WR) < 0)
+		end_fail(w, relay, !side);
+}
+
+/*
+ * Moves bytes from @side to the other end until one of them has to wait, or the turn is over. A
+ * dead end is taken to its last byte: it is not in the epoll, nothing would come back to it.
+ */
+static void flow_move(struct relay_worker *w, struct relay *relay, enum relay_side side)
+{
+	struct relay_flow *flow = &relay->flow[side];
+	const struct relay_end *from = &relay->end[side], *to = &relay->end[!side];
+	bool waiting = flow->finished, look = false;
+	size_t moved = 0;
+
+	flow->blocked = false;
+	while (!waiting) {
+		enum flow_step step;
+		size_t n = 0;
+
+		if (flow->in_pipe) {
+			step = flow_drain(flow, to->fd, &n);
+		} else if (flow->bulk && !look && flow_take_pipe(w, flow)) {
+			step = flow_fill(flow, from->fd);
+		} else {
+			step = flow_copy(w->buffer, from->fd, to->fd, &n);
+			flow->bulk = n == RELAY_BUFFER_SIZE;
+			look = false;
+		}
+		moved += n;
+		counter_add(&w->counters.bytes[side], n);
+
+		switch (step) {
+		case STEP_MORE:
+			waiting = moved >= RELAY_TURN && !flow->in_pipe && !from->dead;
+			break;
+		case STEP_EMPTY:
+			if (flow->bulk && (!moved || from->dead)) {
+				look = true; /* epoll saw something that splice() doesn't take */
+			} else if (!from->dead) {
+				waiting = true;
+			} else if (!n) {
+				flow_finish(w, relay, side);
+				waiting = true;
+			}
+			break;
+		case STEP_LOOK:
+			look = true;
+			break;
+		case STEP_BLOCKED:
+			waiting = flow->blocked = true;
+			break;
+		case STEP_FIN:
+			flow_finish(w, relay, side);
+			waiting = true;
+			break;
+		case STEP_SOURCE_BAD:
+			end_fail(w, relay, side);
+			flow_finish(w, relay, side);
+			waiting = true;
+			break;
+		case STEP_SINK_BAD:
+			end_fail(w, relay, !side);
+			waiting = true;
+			break;
+		}
+	}
+	if (!flow->in_pipe)
+		flow_return_pipe(w, flow);
+	if (moved >= RELAY_BUFFER_SIZE)
+		flow->bulk = true;
+}
+
+/* After events: is it over? If not, what is there to wait for? */
+static void relay_settle(struct relay_worker *w, struct relay *relay)
+{
+	bool dead;
+
+	/* A send may have found out that its other end is dead: take that one to its last byte. */
+	for (enum relay_side side = CLIENT; side <= TARGET; side++)
+		if (relay->end[side].dead && !relay->flow[side].blocked)
+			flow_move(w, relay, side);
+
+	dead = relay->end[CLIENT].dead || relay->end[TARGET].dead;
+	if (relay->flow[CLIENT].finished && relay->flow[TARGET].finished) {
+		relay_close(w, relay, dead);
+		return;
+	}
+	if (end_rearm(w, relay, CLIENT) < 0 || end_rearm(w, relay, TARGET) < 0)
+		relay_close(w, relay, true);
+}
+
+/* ---- the PROXY header (haproxy's proxy-protocol.txt, 2.1 and 2.2) ---- */
+
+static size_t proxy_v1(const struct relay *relay, char *header, size_t size)
+{
+	char client[ENDPOINT_STRLEN], asked[ENDPOINT_STRLEN];
+	bool v4 = endpoint_is_v4(&relay->client);
+
+	if (v4 != endpoint_is_v4(&relay->asked))
+		return (size_t)snprintf(header, size, "PROXY UNKNOWN\r\n");
+	inet_ntop(v4 ? AF_INET : AF_INET6, &relay->client.addr.s6_addr[v4 ? 12 : 0], client,
+		  sizeof(client));
+	inet_ntop(v4 ? AF_INET : AF_INET6, &relay->asked.addr.s6_addr[v4 ? 12 : 0], asked,
+		  sizeof(asked));
+	return (size_t)snprintf(header, size, "PROXY %s %s %s %u %u\r\n", v4 ? "TCP4" : "TCP6",
+				client, asked, relay->client.port, relay->asked.port);
+}
+
+static size_t proxy_v2(const struct relay *relay, char *header)
+{
+	static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
+	bool v4 = endpoint_is_v4(&relay->client);
+	size_t addr_len = v4 ? 4 : 16, skip = 16 - addr_len;
+	uint16_t ports[2] = { htons(relay->client.port), htons(relay->asked.port) };
+	uint16_t len_be = htons((uint16_t)(2 * addr_len + sizeof(ports)));
+	char *p = header;
+
+	p = mempcpy(p, signature, sizeof(signature));
+	*p++ = 0x21; /* version 2, PROXY */
+	if (v4 != endpoint_is_v4(&relay->asked)) {
+		memset(p, 0, 3); /* AF_UNSPEC, nothing follows */
+		return (size_t)(p + 3 - header);
+	}
+	*p++ = v4 ? 0x11 : 0x21; /* TCP over IPv4, IPv6 */
+	p = mempcpy(p, &len_be, sizeof(len_be));
+	p = mempcpy(p, &relay->client.addr.s6_addr[skip], addr_len);
+	p = mempcpy(p, &relay->asked.addr.s6_addr[skip], addr_len);
+	p = mempcpy(p, ports, sizeof(ports));
+	return (size_t)(p - header);
+}
+
+static int proxy_send(const struct relay *relay)
+{
+	char header[128]; /* v1 has 107 bytes at most, v2 52 */
+	size_t len;
+	ssize_t n;
+
+	if (relay->client_ip == CLIENT_IP_PROXY_V1)
+		len = proxy_v1(relay, header, sizeof(header));
+	else if (relay->client_ip == CLIENT_IP_PROXY_V2)
+		len = proxy_v2(relay, header);
+	else
+		return 0;
+	/* A new socket's empty send queue takes this whole. */
+	n = send(relay->end[TARGET].fd, header, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == len ? 0 : -EIO;
+}
+
+/* ---- connecting ---- */
+
+static int set_int(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+/* From which address would this host connect to @target? Asks the routing table, by a UDP socket.
+ */
+static int source_for(struct relay_worker *w, const struct endpoint *target,
+		      struct endpoint *ret_source)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(target, &sa);
+	_cleanup_close_ int fd = -1;
+
+	if (!endpoint_equal(&w->routed_target, target)) {
+		fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			return -errno;
+		if (connect(fd, (struct sockaddr *)&sa, len) < 0)
+			return -errno;
+		len = sizeof(sa);
+		if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+			return -errno;
+		if (endpoint_from_sockaddr(&sa, &w->routed_source) < 0)
+			return -EAFNOSUPPORT;
+		w->routed_target = *target;
+	}
+	*ret_source = w->routed_source;
+	ret_source->port = 0;
+	if (now_ns() < w->ports_tight_ns)
+		ret_source->port = (uint16_t)(w->port_low +
+					      worker_random(w) % (w->port_high - w->port_low + 1u));
+	return 0;
+}
+
+/* A socket for @source, bound; *source gets its port. */
+static int source_bind(struct endpoint *source, bool transparent, int *ret_fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(source, &sa);
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (transparent) {
+		r = sa.ss_family == AF_INET ? set_int(fd, SOL_IP, IP_TRANSPARENT, 1)
+					    : set_int(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+		if (r < 0)
+			return r;
+	}
+	/* Also lets a web server bind its port while we have a connection from it. */
+	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (r < 0)
+		return r;
+	if (bind(fd, (struct sockaddr *)&sa, len) < 0)
+		return -errno;
+	len = sizeof(sa);
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return -errno;
+	r = endpoint_from_sockaddr(&sa, source);
+	if (r < 0)
+		return r;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* One try from relay->source. -EADDRNOTAVAIL, -EADDRINUSE or -EEXIST: with another port it may
+ * work. */
+static int target_try(struct relay_worker *w, struct relay *relay, const struct endpoint *target,
+		      const struct relay_options *options)
+{
+	bool transparent = options->client_ip == CLIENT_IP_TRANSPARENT;
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(target, &sa);
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	r = source_bind(&relay->source, transparent, &fd);
+	if (r < 0)
+		return r;
+	set_int(fd, SOL_TCP, TCP_NODELAY, 1);
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+	if (options->connect_timeout_ms)
+		set_int(fd, SOL_TCP, TCP_USER_TIMEOUT, (int)options->connect_timeout_ms);
+
+	/* Nothing may leave this socket before its source is exempt. */
+	if (w->callbacks->exempt) {
+		r = w->callbacks->exempt(w->ctx, &relay->source, true);
+		if (r < 0)
+			return r;
+		relay->exempt = true;
+	}
+	if (connect(fd, (struct sockaddr *)&sa, len) < 0 && errno != EINPROGRESS) {
+		r = -errno;
+		relay_unexempt(w, relay);
+		return r;
+	}
+	relay->end[TARGET].fd = TAKE_FD(fd);
+	return 0;
+}
+
+static bool port_taken(int error)
+{
+	return error == -EADDRNOTAVAIL || error == -EADDRINUSE || error == -EEXIST;
+}
+
+/* Sends the SYN from this host's own address. */
+static int target_connect(struct relay_worker *w, struct relay *relay,
+			  const struct endpoint *target, const struct relay_options *options)
+{
+	int r;
+
+	for (int i = 0; i < RELAY_PORT_TRIES; i++) {
+		r = source_for(w, target, &relay->source);
+		if (r < 0)
+			return r;
+		r = target_try(w, relay, target, options);
+		if (!port_taken(r))
+			return r;
+		/* No port is free, or the address is gone: ask for both anew. */
+		if (i == 0)
+			w->routed_target = (struct endpoint){};
+		w->ports_tight_ns = now_ns() + RELAY_PORTS_TIGHT_NS;
+	}
+	return -EADDRNOTAVAIL;
+}
+
+/* This host connects to its own addresses from themselves, to 127.0.0.0/8 from 127.0.0.1. */
+static bool address_is_local(const struct endpoint *source, const struct endpoint *target)
+{
+	return IN6_ARE_ADDR_EQUAL(&source->addr, &target->addr) ||
+	       (endpoint_is_v4(target) && target->addr.s6_addr[12] == 127);
+}
+
+/* Sends the SYN from the client's address, and a port of which the replies come back to us. */
+static int target_connect_transparent(struct relay_worker *w, struct relay *relay,
+				      const struct endpoint *target,
+				      const struct relay_options *options)
+{
+	bool local;
+	int r;
+
+	if (!w->route)
+		return -EOPNOTSUPP;
+	r = source_for(w, target, &relay->source);
+	if (r < 0)
+		return r;
+	local = address_is_local(&relay->source, target);
+	for (int i = 0; i < RELAY_PORT_TRIES; i++) {
+		relay->source = relay->client;
+		r = relay_route_claim(w->route, &relay->client, target, local, &relay->source.port);
+		if (r < 0)
+			return r;
+		r = target_try(w, relay, target, options);
+		if (r >= 0) {
+			relay->claimed = true;
+			return 0;
+		}
+		relay_route_release(w->route, &relay->source, now_ns());
+		if (!port_taken(r))
+			return r;
+	}
+	return -EADDRNOTAVAIL;
+}
+
+int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *client,
+		const struct endpoint *asked, const struct endpoint *target,
+		const struct relay_options *options, void *user, struct relay **ret_relay)
+{
+	_cleanup_free_ struct relay *relay = calloc(1, sizeof(*relay));
+	int r;
+
+	if (!relay)
+		return -ENOMEM;
+	for (enum relay_side side = CLIENT; side <= TARGET; side++) {
+		relay->end[side] = (struct relay_end){ .ref_type = w->ref_type,
+						       .side = (uint8_t)side,
+						       .fd = -1 };
+		relay->flow[side].pipe[0] = relay->flow[side].pipe[1] = -1;
+	}
+	relay->client_ip = options->client_ip;
+	relay->client = *client;
+	relay->asked = *asked;
+	relay->user = user;
+
+	if (options->client_ip == CLIENT_IP_TRANSPARENT)
+		r = target_connect_transparent(w, relay, target, options);
+	else
+		r = target_connect(w, relay, target, options);
+	if (r >= 0) {
+		r = end_arm(w, &relay->end[TARGET], true, EPOLLOUT);
+		if (r < 0) {
+			end_close(&relay->end[TARGET], true);
+			relay_unexempt(w, relay);
+			if (relay->claimed)
+				relay_route_release(w->route, &relay->source, now_ns());
+		}
+	}
+	if (r < 0) {
+		counter_add(&w->counters.failed[failure_of_error(r)], 1);
+		return r;
+	}
+	relay->end[CLIENT].fd = client_fd;
+	list_add(&w->relays, relay);
+	counter_add(&w->counters.started, 1);
+	counter_add(&w->counters.active, 1);
+	if (ret_relay)
+		*ret_relay = relay;
+	TAKE_PTR(relay);
+	return 0;
+}
+
+/* The sniffer may have left SO_RCVLOWAT and anything else that suits peeking. */
+static int client_prepare(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+	set_int(fd, SOL_TCP, TCP_NODELAY, 1);
+	return 0;
+}
+
+/* The target has answered, one way or the other. */
+static void relay_answered(struct relay_worker *w, struct relay *relay)
+{
+	struct relay_end *target = &relay->end[TARGET];
+	socklen_t len = sizeof(int);
+	int error = 0, r;
+
+	if (getsockopt(target->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		error = errno;
+	r = -error;
+	if (r >= 0)
+		r = client_prepare(relay->end[CLIENT].fd);
+	if (r >= 0)
+		r = end_arm(w, &relay->end[CLIENT], true, 0);
+	if (r >= 0)
+		r = proxy_send(relay);
+	if (r < 0) {
+		relay_fail(w, relay, r);
+		return;
+	}
+	set_int(target->fd, SOL_TCP, TCP_USER_TIMEOUT, 0);
+	relay_unexempt(w, relay);
+	relay->state = RELAY_CONNECTED;
+	counter_add(&w->counters.connected, 1);
+	if (w->callbacks->on_connected)
+		w->callbacks->on_connected(w->ctx, relay->user);
+	flow_move(w, relay, CLIENT);
+	flow_move(w, relay, TARGET);
+	relay_settle(w, relay);
+}
+
+void relay_cancel(struct relay_worker *w, struct relay *relay)
+{
+	if (relay->state == RELAY_CONNECTING)
+		relay_fail(w, relay, -ECANCELED);
+}
+
+void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t events)
+{
+	struct relay *relay = relay_of_end(end);
+	enum relay_side side = end->side;
+
+	switch (relay->state) {
+	case RELAY_CLOSED:
+		return;
+	case RELAY_CONNECTING:
+		if (side == TARGET)
+			relay_answered(w, relay);
+		return;
+	case RELAY_CONNECTED:
+		break;
+	}
+
+	if ((events & EPOLLERR) || ((events & EPOLLHUP) && !relay->flow[!side].finished))
+		end_fail(w, relay, side);
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		flow_move(w, relay, side);
+	if (events & EPOLLOUT)
+		flow_move(w, relay, !side);
+	relay_settle(w, relay);
+}
+
+/* ---- the worker ---- */
+
+static void read_port_range(struct relay_worker *w)
+{
+	unsigned low = 0, high = 0;
+	FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+
+	if (!file || fscanf(file, "%u %u", &low, &high) != 2 || !low || low > high ||
+	    high > 65535) {
+		low = 32768;
+		high = 60999;
+	}
+	if (file)
+		fclose(file);
+	w->port_low = (uint16_t)low;
+	w->port_high = (uint16_t)high;
+}
+
+int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
+		      const struct relay_callbacks *callbacks, void *ctx, struct relay_route *route)
+{
+	_cleanup_free_ uint8_t *buffer = malloc(RELAY_BUFFER_SIZE);
+
+	if (!buffer)
+		return -ENOMEM;
+	*w = (struct relay_worker){
+		.epoll_fd = epoll_fd,
+		.ref_type = ref_type,
+		.callbacks = callbacks,
+		.ctx = ctx,
+		.route = route,
+		.random = now_ns() ^ (uintptr_t)w,
+	};
+	if (getrandom(&w->random, sizeof(w->random), GRND_NONBLOCK) < 0 || !w->random)
+		w->random = now_ns() | 1;
+	read_port_range(w);
+	w->buffer = TAKE_PTR(buffer);
+	signal(SIGPIPE, SIG_IGN);
+	return 0;
+}
+
+void relay_worker_kill_all(struct relay_worker *w)
+{
+	while (w->relays) {
+		struct relay *relay = w->relays;
+
+		counter_add(&w->counters.killed, 1);
+		if (relay->state == RELAY_CONNECTING)
+			relay_fail(w, relay, -ECANCELED);
+		else
+			relay_close(w, relay, true);
+	}
+}
+
+uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns)
+{
+	while (w->closed) {
+		struct relay *relay = w->closed;
+
+		list_remove(&w->closed, relay);
+		free(relay);
+	}
+	return w->route ? relay_route_tick(w->route, now_ns) : UINT64_MAX;
+}
+
+void relay_worker_done(struct relay_worker *w)
+{
+	relay_worker_kill_all(w);
+	relay_worker_reap(w, now_ns());
+	while (w->n_pool)
+		pipe_close(w, w->pool[--w->n_pool]);
+	free(TAKE_PTR(w->buffer));
+}
