@@ -51,6 +51,8 @@ struct window {
 	struct window_options options;
 	uint64_t opened_ns;
 	uint64_t deadline_ns;
+	bool responder_elsewhere;  /* not an address of this host; these two are the opener's to set */
+	bool web_server_elsewhere;
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };
 

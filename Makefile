@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# make          build/acme-steer
+# make demo     the main job in two network namespaces (root)
+# make check    all tests (root); check-unit, check-bpf, check-e2e: a part of them
+# make fuzz S=60  fuzzers, seconds each
+
+CC       ?= gcc
+CLANG    ?= clang
+BPFTOOL  ?= bpftool
+PYTHON   ?= /usr/bin/python3
+B        := build
+
+VERSION  := 0.1.0
+CFLAGS   ?= -O2 -g
+override CFLAGS += -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror
+override CPPFLAGS += -D_GNU_SOURCE -DACME_STEER_VERSION='"$(VERSION)"' -Iinclude -Iuser -I$(B)
+LIBS     := -lbpf -lelf -lz -ljson-c -lmnl -lpthread
+TOOLLIBS := -lssl -lcrypto -lpthread
+
+BPF_SRC  := $(wildcard bpf/*.bpf.c)
+SKELS    := $(BPF_SRC:bpf/%.bpf.c=$(B)/%.skel.h)
+OBJS     := $(patsubst user/%.c,$(B)/user/%.o,$(wildcard user/*.c))
+TOOLS    := $(patsubst tests/e2e/tools/%.c,$(B)/tools/%,$(wildcard tests/e2e/tools/*.c))
+UNITS    := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+BPFTESTS := $(patsubst tests/bpf/%.c,$(B)/bpftest/%,$(wildcard tests/bpf/test_*.c))
+
+# One short line per command; `make V=1` shows them whole.
+Q        := $(if $(V),,@)
+say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all tools demo check check-unit check-bpf check-e2e fuzz clean
+
+all: $(B)/acme-steer
+
+$(B)/acme-steer: $(OBJS)
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/user/%.o: user/%.c $(SKELS) | $(B)/user
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The system's include folder of this architecture, where <asm/types.h> is: clang does not know it
+# for the bpf target.
+ARCH_INCLUDE := -I/usr/include/$(shell $(CC) -print-multiarch)
+
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c bpf/kernel_types.h include/steer_shared.h | $(B)/bpf
+	$(call say,BPF)
+	$(Q)$(CLANG) -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Wno-unused-parameter \
+		-Wno-missing-declarations -Werror -Iinclude -Ibpf $(ARCH_INCLUDE) -c -o $@ $<
+
+$(B)/%.skel.h: $(B)/bpf/%.bpf.o
+	$(call say,SKEL)
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
+tools: $(TOOLS)
+
+$(B)/tools/%: tests/e2e/tools/%.c $(wildcard tests/e2e/tools/*.h) | $(B)/tools
+	$(call say,CC)
+	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -o $@ $< $(TOOLLIBS)
+
+# A unit test names the modules it is linked with in a line "// uses: hello.c addr.c".
+uses = $(patsubst %.c,$(B)/user/%.o,$(shell sed -n 's|^// uses: *||p' $(1)))
+
+.SECONDEXPANSION:
+$(B)/unit/%: tests/unit/%.c $$(call uses,tests/unit/$$*.c) | $(B)/unit
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -o $@ $< $(call uses,$<) -lcmocka $(LIBS)
+
+$(B)/bpftest/%: tests/bpf/%.c $$(call uses,tests/bpf/$$*.c) $(SKELS) | $(B)/bpftest
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -o $@ $< $(call uses,$<) -lcmocka $(LIBS)
+
+$(B)/user $(B)/bpf $(B)/tools $(B)/unit $(B)/bpftest $(B)/fuzz:
+	$(Q)mkdir -p $@
+
+demo: all tools
+	tools/demo
+
+check: check-unit check-bpf check-e2e
+
+check-unit: $(UNITS)
+	@set -e; for test in $^; do echo "== $$test"; $$test; done
+
+check-bpf: $(BPFTESTS)
+	@set -e; for test in $^; do echo "== $$test"; $$test; done
+
+check-e2e: all tools
+	$(PYTHON) -m pytest -q tests/e2e
+
+S ?= 60
+fuzz: $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+	@set -e; for fuzzer in $^; do \
+		echo "== $$fuzzer"; mkdir -p $$fuzzer.corpus; \
+		$$fuzzer -max_total_time=$(S) -print_final_stats=1 $$fuzzer.corpus; done
+
+$(B)/fuzz/%: tests/fuzz/%.c | $(B)/fuzz
+	$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< \
+		$(patsubst %.c,user/%.c,$(shell sed -n 's|^// uses: *||p' $<))
+
+clean:
+	rm -rf $(B)
+
+-include $(OBJS:.o=.d) $(UNITS:=.d) $(BPFTESTS:=.d)

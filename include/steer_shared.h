@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the BPF programs and the process agree on: map keys and values, test-run blocks, counters. */
+#ifndef STEER_SHARED_H
+#define STEER_SHARED_H
+
+#ifndef __bpf__
+#include <linux/types.h>
+#endif
+
+/* Sniffer sockets: one per worker. */
+#define STEER_MAX_SNIFFERS 64
+
+/*
+ * Steering passes new connections by while a sniffer's accept queue holds this many: the process
+ * is behind, and the web server has room.
+ */
+#define STEER_BACKLOG_LIMIT 256
+
+/* Connections between two sockets at one time. */
+#define HANDOFF_MAX_GUARDS 16384
+
+/*
+ * skb->mark of our own packets, for the few microseconds between injection and the tcx program,
+ * which clears it. No packet from the wire has a mark when it gets there.
+ */
+#define MARK_INJECT 0xac3e0000u
+/* The same for packets of a guarded connection that go round: the low 16 bits count the rounds. */
+#define MARK_PARK   0xac3f0000u
+#define MARK_MASK   0xffff0000u
+
+/*
+ * Rounds before a parked packet is dropped (TCP repeats it). A round is some 0.3 microseconds of
+ * softirq; a hand-off takes tens.
+ */
+#define PARK_MAX_ROUNDS 20000
+
+/* One TCP connection as this host sees it. IPv4 is v4-mapped; ports in network order. */
+struct flow_key {
+	__u8 remote[16];
+	__u8 local[16];
+	__be16 remote_port;
+	__be16 local_port;
+};
+
+/* Where one of the relay's own connections comes from. IPv4 is v4-mapped. */
+struct relay_source {
+	__u32 addr[4]; /* network order */
+	__be16 port_be;
+	__u16 pad;
+};
+
+/* TCP options that both ends agreed on, as bits of guard.options. */
+#define OPTION_TSTAMP  0x01
+#define OPTION_SACK    0x02
+#define OPTION_WSCALE  0x04
+#define OPTION_ECN     0x08
+#define OPTION_USEC_TS 0x10
+
+/* A connection that is in neither socket, or about to be. */
+struct guard {
+	__u64 cookie;	    /* SO_COOKIE of the socket that lets go; its late packets are told apart by it */
+	__u32 rcv_nxt;	    /* frozen: nothing beyond may be acknowledged by that socket */
+	__u32 first_seq;    /* the replay's first sequence number */
+	__u32 ts_recent;    /* newest timestamp value from the client */
+	__u32 tsoffset;	    /* of the socket's own timestamps, in their unit */
+	__u8 target[16];    /* address to look the listener up by, v4-mapped */
+	__be16 target_port;
+	__u16 mss;	    /* the client's MSS */
+	__u8 snd_wscale;
+	__u8 rcv_wscale;
+	__u8 options;	    /* OPTION_* */
+	__u8 parking;	    /* 1: packets go round; 0: they are dropped, the wait is long */
+	__u32 seen;	    /* first segments that the tcx program has looked at */
+	__s32 adopt_error;  /* of the last one: 0 or the kfunc's -errno, -ENOENT: no listener */
+	__u8 child_seen;    /* the new socket has sent something */
+	__u8 to_sniffer;    /* adopt back: the target's listener is gone */
+	__u16 sniffer;	    /* index into the sniffers, for that */
+	__u32 pad;
+};
+
+enum seize_result {
+	SEIZE_OK,
+	SEIZE_GONE,	       /* no such connection any more */
+	SEIZE_STATE,	       /* not in a state to be moved (something in flight, AccECN ...) */
+	SEIZE_UNORDERED,       /* segments wait out of order; soon they won't */
+	SEIZE_DEVICE,	       /* a device it uses is not guarded yet: ret.ifindex, ret.ifindex_out */
+	SEIZE_NO_LISTENER,     /* nobody listens at the target */
+	SEIZE_QUEUE_FULL,      /* the target's accept queue is full */
+	SEIZE_MPTCP,	       /* the target's listener is MPTCP */
+	SEIZE_FAMILY,	       /* an IPv6 client and a listener for IPv4 only */
+	SEIZE_MSS,	       /* the client's MSS is below what the kernel adopts */
+	SEIZE_SYNCOOKIES,      /* net.ipv4.tcp_syncookies is 0 */
+	SEIZE_OPTIONS,	       /* sysctls no longer permit an option that was negotiated */
+	SEIZE_FULL,	       /* no room for another guard entry */
+	SEIZE_RESULTS
+};
+
+/* Test-run blocks begin like a frame: BPF_PROG_TEST_RUN wants an Ethernet header. */
+struct run_header {
+	__u8 ethernet[14];
+	__u8 pad[2];
+};
+
+/* In and out of handoff_seize. */
+struct seize_block {
+	struct run_header header;
+	struct flow_key key;
+	__u32 ifindex;	   /* in: the device the test-run is made on; out: where packets come in */
+	__u64 cookie;
+	struct guard guard; /* in: target, sniffer; out: all of it */
+	__u32 result;	   /* enum seize_result; the rest is written from here on */
+	__u32 ifindex_out; /* where packets go out; 0: not known yet */
+	__u32 snd_nxt;
+	__u32 snd_wnd;	   /* bytes, unscaled */
+	__u32 state;	   /* TCP_ESTABLISHED or TCP_CLOSE_WAIT */
+	__u32 pad;
+};
+
+enum commit_result {
+	COMMIT_DONE,	   /* the new socket has everything; the guard entry is gone */
+	COMMIT_NO_GUARD,   /* there is no such entry */
+	COMMIT_NO_CHILD,   /* not there yet */
+	COMMIT_INCOMPLETE, /* there, but part of the bytes is still with us */
+};
+
+#define COMMIT_STOP_PARKING 0x1 /* drop what comes in from now on: this takes longer */
+#define COMMIT_TO_SNIFFER   0x2 /* adopt onto the sniffer from now on */
+#define COMMIT_GIVE_UP	    0x4 /* remove the entry whatever is found */
+
+/* In and out of handoff_commit. */
+struct commit_block {
+	struct run_header header;
+	struct flow_key key;
+	__u32 flags;	   /* COMMIT_* */
+	__u32 result;	   /* enum commit_result */
+	__u32 state;	   /* of the socket found; 0: none */
+	__u32 rcv_nxt;	   /* the new socket's */
+	__u32 seen;	   /* guard.seen */
+	__s32 adopt_error; /* guard.adopt_error */
+	__u32 pad;
+};
+
+/* In and out of handoff_preflight: what listens at an address? */
+struct preflight_block {
+	struct run_header header;
+	__u8 remote[16]; /* only its family counts */
+	__u8 target[16];
+	__be16 target_port;
+	__u16 pad;
+	__u32 result; /* enum seize_result: SEIZE_OK or what is in the way */
+};
+
+/* In and out of steer_queue. */
+struct queue_block {
+	struct run_header header;
+	__u32 sniffer;
+	__u32 accept_queue; /* connections to accept() */
+	__u32 syn_queue;    /* handshakes under way */
+	__u32 found;
+};
+
+/* Per-CPU counters of steer.bpf.c. */
+#define STEER_COUNTERS(X)                                                                         \
+	X(STEERED, "steered", "new connections given to a sniffer")                               \
+	X(PASSED_LEASE, "passed_lease_over", "passed by: no window, or its lease is over")        \
+	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's accept queue was long")     \
+	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
+	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
+	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")
+
+/* Per-CPU counters of handoff.bpf.c. */
+#define GUARD_COUNTERS(X)                                                                         \
+	X(ADOPTED, "adopted", "first segments given to a listener")                               \
+	X(ADOPT_ERROR, "adopt_errors", "first segments that no listener took")                    \
+	X(PARKED, "parked_packets", "packets held back in the gap")                               \
+	X(PARK_ROUNDS, "park_rounds", "rounds that those packets made")                           \
+	X(PARK_DROPPED, "dropped_in_gap", "packets in the gap that TCP has to repeat")            \
+	X(EGRESS_RST, "held_rst", "resets held back in the gap")                                  \
+	X(EGRESS_ACK, "held_ack", "acknowledgements held back in the gap")                        \
+	X(STALE, "stale_segments", "own segments that came too late and were dropped")
+
+#define COUNTER_ENUM(id, name, text) COUNTER_##id,
+enum steer_counter { STEER_COUNTERS(COUNTER_ENUM) STEER_COUNTER_COUNT };
+enum guard_counter { GUARD_COUNTERS(COUNTER_ENUM) GUARD_COUNTER_COUNT };
+
+_Static_assert(sizeof(struct flow_key) == 36, "flow_key is a map key: no padding");
+_Static_assert(sizeof(struct guard) == 64, "guard is a map value: no padding");
+_Static_assert(sizeof(struct run_header) == 16, "blocks are aligned behind the frame header");
+_Static_assert(sizeof(struct seize_block) % 8 == 0, "seize_block: no padding");
+
+#endif

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * `serve`: the resident process. Waits for requests on the control socket, for news of its engine, for
+ * the time to renew leases, and for signals; all that it decides is in resident.c.
+ *
+ * SIGTERM and SIGINT close all windows; it ends when the last connection that it still holds has. A
+ * second one ends it at once. With --on-demand (how `open` starts it) it ends when there is nothing
+ * left to do.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include "cmd.h"
+#include "cmd_options.h"
+#include "log.h"
+#include "resident.h"
+#include "util.h"
+
+/* Started on demand, and then nobody asked for anything. */
+#define FIRST_REQUEST_NS (10 * NSEC_PER_SEC)
+
+static const char usage[] =
+	"Usage: acme-steer serve [options]\n"
+	"\n"
+	"The resident process: steers while windows are open, and listens on the control socket for `open`,\n"
+	"`close`, `run` and `status`. `open` and `run` start one when there is none, so this verb is for systemd.\n"
+	"SIGTERM closes all windows, finishes what has begun and ends.\n"
+	"\n"
+	"      --workers=N          threads that sniff (the CPUs, up to 4)\n"
+	"      --on-demand          end when no window is open and no connection is left\n"
+	"      --ready-fd=FD        write \"ready\" there when the control socket answers\n"
+	CMD_NETNS_HELP CMD_HELP_HELP;
+
+struct serve_options {
+	const char *netns;
+	unsigned workers;
+	bool on_demand;
+	int ready_fd;
+};
+
+static int number(const char *text, unsigned max, unsigned *ret_n)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || n > max)
+		return -EINVAL;
+	*ret_n = (unsigned)n;
+	return 0;
+}
+
+static enum cmd_parsed parse(int argc, char **argv, struct serve_options *options)
+{
+	static const struct option longs[] = {
+		{ "workers", required_argument, NULL, 'w' },
+		{ "on-demand", no_argument, NULL, 'd' },
+		{ "ready-fd", required_argument, NULL, 'r' },
+		{ "netns", required_argument, NULL, 'n' },
+		{ "help", no_argument, NULL, 'h' },
+		{},
+	};
+	unsigned n;
+	int c;
+
+	while ((c = cmd_getopt(argc, argv, longs)) != -1) {
+		switch (c) {
+		case 'w':
+			if (number(optarg, STEER_MAX_SNIFFERS, &options->workers) < 0 ||
+			    options->workers == 0) {
+				cmd_usage_error(argv, "--workers: a number from 1 to 64 is wanted, not",
+						optarg);
+				return CMD_BAD_USAGE;
+			}
+			break;
+		case 'd':
+			options->on_demand = true;
+			break;
+		case 'r':
+			if (number(optarg, INT_MAX, &n) < 0 || fcntl((int)n, F_GETFD) < 0) {
+				cmd_usage_error(argv, "--ready-fd: not an open descriptor:", optarg);
+				return CMD_BAD_USAGE;
+			}
+			options->ready_fd = (int)n;
+			break;
+		case 'n':
+			options->netns = optarg;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return CMD_HELP_SHOWN;
+		default:
+			return CMD_BAD_USAGE;
+		}
+	}
+	if (optind < argc) {
+		cmd_usage_error(argv, "takes no argument:", argv[optind]);
+		return CMD_BAD_USAGE;
+	}
+	return CMD_GO;
+}
+
+static unsigned default_workers(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < 1 ? 1 : (unsigned)MIN(cpus, ENGINE_DEFAULT_WORKERS);
+}
+
+/* Before any thread or socket: both belong to the namespace that the process is in then. */
+static int enter_netns(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0) {
+		int err = -errno;
+
+		log_error("entering the network namespace %s: %s%s", path, strerror(-err),
+			  err == -EPERM ? "; run it as root, or give it CAP_SYS_ADMIN" : "");
+		return err;
+	}
+	return 0;
+}
+
+/* Every steered connection is a descriptor for as long as it is being classified. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static int signal_fd(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* True when it is time to end at once. */
+static bool take_signals(int fd, struct resident *resident, bool *stopping)
+{
+	struct signalfd_siginfo info;
+
+	while (read(fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP)
+			continue; /* there is nothing to read anew */
+		if (*stopping)
+			return true;
+		log_info("%s: closing all windows", strsignal((int)info.ssi_signo));
+		*stopping = true;
+		resident_close_all(resident);
+	}
+	return false;
+}
+
+static int poll_until(struct pollfd *fds, nfds_t n, uint64_t at_ns)
+{
+	uint64_t now = now_ns();
+	uint64_t wait = at_ns > now ? at_ns - now : 0;
+	struct timespec ts = { .tv_sec = (time_t)(wait / NSEC_PER_SEC),
+			       .tv_nsec = (long)(wait % NSEC_PER_SEC) };
+
+	return ppoll(fds, n, at_ns == UINT64_MAX ? NULL : &ts, NULL);
+}
+
+static void run(struct resident *resident, struct ctl_server *server, int sig_fd, bool on_demand)
+{
+	struct pollfd fds[] = {
+		{ .fd = ctl_server_fd(server), .events = POLLIN },
+		{ .fd = resident->notify_fd, .events = POLLIN },
+		{ .fd = sig_fd, .events = POLLIN },
+	};
+	uint64_t began_ns = now_ns();
+	bool stopping = false;
+
+	for (;;) {
+		uint64_t now = now_ns();
+		uint64_t next = resident_tick(resident, now);
+
+		if (resident_is_idle(resident) && !ctl_server_busy(server)) {
+			bool unasked = !resident->had_request;
+
+			if (stopping ||
+			    (on_demand && (!unasked || now - began_ns >= FIRST_REQUEST_NS)))
+				return;
+			if (on_demand)
+				next = MIN(next, began_ns + FIRST_REQUEST_NS);
+		}
+		if (poll_until(fds, ARRAY_SIZE(fds), next) < 0 && errno != EINTR) {
+			log_error("poll: %s", strerror(errno));
+			return;
+		}
+		if (fds[0].revents)
+			ctl_server_dispatch(server);
+		if (fds[2].revents && take_signals(sig_fd, resident, &stopping))
+			return;
+	}
+}
+
+static int serve(const struct serve_options *options, ino_t netns_inode)
+{
+	_cleanup_close_ int sig_fd = signal_fd();
+	struct ctl_server *server = NULL;
+	struct resident resident;
+	char path[CTL_PATH_MAX];
+	int lock_fd;
+	int err = ctl_lock(netns_inode, &lock_fd);
+
+	if (err == -EBUSY) {
+		if (options->ready_fd >= 0)
+			ctl_ready(options->ready_fd, CTL_BUSY);
+		else
+			log_error("a resident process serves this network namespace already");
+		return EXIT_FAILED;
+	}
+	if (err) {
+		log_error("taking the lock in %s: %s%s", CTL_DIR, strerror(-err),
+			  err == -EACCES ? "; run it as root" : "");
+		return EXIT_FAILED;
+	}
+	raise_file_limit();
+	err = resident_init(&resident, options->workers ? options->workers : default_workers());
+	if (!err)
+		err = ctl_path(netns_inode, path);
+	if (!err)
+		err = ctl_server_new(path, resident_handle, &resident, &server);
+	if (err) {
+		log_error("the control socket in %s: %s", CTL_DIR, strerror(-err));
+		ctl_unlock(netns_inode, lock_fd);
+		return EXIT_FAILED;
+	}
+	if (options->ready_fd >= 0)
+		ctl_ready(options->ready_fd, CTL_READY);
+	if (options->on_demand)
+		log_to_syslog();
+	run(&resident, server, sig_fd, options->on_demand);
+	ctl_server_stop_listening(server);
+	ctl_server_free(server);
+	resident_free(&resident);
+	ctl_unlock(netns_inode, lock_fd);
+	return EXIT_DONE;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+	struct serve_options options = { .ready_fd = -1 };
+	char path[PATH_MAX];
+	char error[CTL_MAX_ERROR];
+	ino_t inode;
+
+	switch (parse(argc, argv, &options)) {
+	case CMD_HELP_SHOWN:
+		return EXIT_DONE;
+	case CMD_BAD_USAGE:
+		return EXIT_USAGE;
+	case CMD_GO:
+		break;
+	}
+	if (ctl_netns(options.netns, &inode, path, error) < 0) {
+		log_error("%s", error);
+		return EXIT_FAILED;
+	}
+	if (options.netns && enter_netns(path) < 0)
+		return EXIT_FAILED;
+	return serve(&options, inode);
+}

@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * One steered connection, from accept() until somebody else has it.
+ *
+ *              whole ClientHello, something else,
+ *              time over, window closed           target takes it
+ *   SNIFFING ------------------------------------> handed off, CLOSED
+ *                        |         |       |
+ *       target not ready |         |       | kernel can't      the ends close
+ *                        v         |       +---------> CONNECTING, RELAYING -> CLOSED
+ *                     WAITING      | child not there at once
+ *                        |         v                 child there
+ *                        +----> ADOPTING ----------------------> CLOSED
+ *
+ * Nothing is ever read from a connection, only peeked at, so whoever gets it gets every byte. A
+ * connection has a descriptor in SNIFFING and WAITING; in ADOPTING the kernel has no socket for it, and
+ * with the relay (CONNECTING, RELAYING) that owns it. In doubt the web server gets it. A client that goes away is closed.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "conn.h"
+#include "util.h"
+
+#define RELAY_CONNECT_MS 3000
+#define FIRST_RETRY_NS	 (2 * NSEC_PER_MSEC)
+#define LONGEST_RETRY_NS (100 * NSEC_PER_MSEC)
+
+struct conn {
+	uint8_t ref; /* REF_CONN; first */
+	uint8_t state;
+	bool polled; /* in epoll */
+	bool client_done; /* it sent FIN */
+	uint16_t reason;  /* why it is relayed */
+	int fd;
+	struct timer timer;
+	struct conn *next;
+	struct conn **link; /* what points at us */
+	uint64_t deadline_ns; /* SNIFFING: then it goes as it stands; WAITING: see wait_limit() */
+	uint64_t waiting_since_ns; /* 0: the target was not tried yet */
+	uint64_t retry_ns;
+	struct route web_server;
+	struct route route;
+	struct handoff_job job;
+};
+
+#define COUNTER_NAME(id, name, text) name,
+const char *const conn_counter_names[] = { CONN_COUNTERS(COUNTER_NAME) };
+_Static_assert(ARRAY_SIZE(conn_counter_names) == CONN_COUNTER_COUNT, "a name for each counter");
+
+const char *const conn_state_names[] = { "sniffing",   "waiting", "adopting",
+					 "connecting", "relayed", "closed" };
+_Static_assert(ARRAY_SIZE(conn_state_names) == CONN_STATES, "a name for each state");
+
+const char *conn_reason_text(unsigned reason)
+{
+	switch (reason) {
+	case REASON_ASKED:
+		return "--plane=relay asks for it";
+	case REASON_NO_HANDOFF:
+		return "this kernel can't hand off";
+	case REASON_ELSEWHERE:
+		return "the target is not on this host";
+	default:
+		return seize_texts[reason];
+	}
+}
+
+static void dispatch(struct conn_owner *owner, struct conn *conn, size_t peeked, uint64_t now);
+
+static void count(struct conn_owner *owner, enum conn_counter what)
+{
+	__atomic_fetch_add(&owner->counters[what], 1, __ATOMIC_RELAXED);
+}
+
+static void set_state(struct conn_owner *owner, struct conn *conn, enum conn_state state)
+{
+	__atomic_fetch_sub(&owner->in_state[conn->state], 1, __ATOMIC_RELAXED);
+	conn->state = (uint8_t)state;
+	__atomic_fetch_add(&owner->in_state[state], 1, __ATOMIC_RELAXED);
+}
+
+static void conn_close(struct conn_owner *owner, struct conn *conn)
+{
+	if (conn->state == CONN_CLOSED)
+		return;
+	if (conn->fd >= 0)
+		close(conn->fd);
+	conn->fd = -1;
+	timers_cancel(&owner->timers, &conn->timer);
+	*conn->link = conn->next;
+	if (conn->next)
+		conn->next->link = conn->link;
+	conn->next = owner->closed;
+	owner->closed = conn;
+	set_state(owner, conn, CONN_CLOSED);
+}
+
+/* Nobody can take it: the client is told at once, as a closed port would. */
+static void conn_reset(struct conn_owner *owner, struct conn *conn)
+{
+	const struct linger now = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	conn_close(owner, conn);
+}
+
+static void set_timer(struct conn_owner *owner, struct conn *conn, uint64_t at_ns)
+{
+	/* Without memory for a timer it would wait for ever: rather not at all. */
+	if (timers_set(&owner->timers, &conn->timer, at_ns) < 0)
+		conn_reset(owner, conn);
+}
+
+static void poll_for(struct conn_owner *owner, struct conn *conn, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.ptr = conn };
+	int op = conn->polled ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	/* Without it the timer still moves the connection on. */
+	if (epoll_ctl(owner->epoll_fd, op, conn->fd, &event) == 0)
+		conn->polled = true;
+}
+
+/* How long a target may be not ready, by what is in the way. */
+static uint64_t wait_limit(const struct conn *conn)
+{
+	if (conn->route.to_responder)
+		return CONN_RESPONDER_WAIT_NS;
+	return conn->job.result == SEIZE_NO_LISTENER ? CONN_SERVER_WAIT_NS : CONN_QUEUE_WAIT_NS;
+}
+
+/* The target is not ready: the connection stays where it is and is tried again. */
+static void wait_for_target(struct conn_owner *owner, struct conn *conn, uint64_t now)
+{
+	if (conn->state != CONN_WAITING) {
+		set_state(owner, conn, CONN_WAITING);
+		/* Errors and a reset only; what the client sends is for the target. */
+		poll_for(owner, conn, 0);
+	}
+	if (!conn->waiting_since_ns) {
+		count(owner, CONN_WAITED);
+		conn->waiting_since_ns = now;
+		conn->retry_ns = FIRST_RETRY_NS;
+	} else if (now - conn->waiting_since_ns > wait_limit(conn)) {
+		if (conn->route.to_responder) {
+			count(owner, CONN_RESPONDER_DOWN);
+			conn->route = conn->web_server;
+			conn->waiting_since_ns = now;
+			dispatch(owner, conn, 0, now);
+			return;
+		}
+		count(owner, CONN_SERVER_DOWN);
+		conn_reset(owner, conn);
+		return;
+	}
+	set_timer(owner, conn, now + conn->retry_ns);
+	conn->retry_ns = MIN(conn->retry_ns * 2, LONGEST_RETRY_NS);
+}
+
+/* The kernel can't hand it off: the bytes are copied instead. */
+static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, uint64_t now)
+{
+	const struct relay_options options = { .client_ip = conn->route.client_ip,
+					       .connect_timeout_ms = RELAY_CONNECT_MS };
+	struct relay *made;
+
+	timers_cancel(&owner->timers, &conn->timer);
+	if (conn->polled)
+		epoll_ctl(owner->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
+	conn->polled = false;
+	setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ 1 }, sizeof(int));
+	conn->reason = (uint16_t)reason;
+	if (relay_start(&owner->relay, conn->fd, &conn->job.remote, &conn->job.local,
+			&conn->route.target, &options, conn, &made) < 0) {
+		conn->job.result = SEIZE_NO_LISTENER;
+		wait_for_target(owner, conn, now);
+		return;
+	}
+	conn->fd = -1;
+	set_state(owner, conn, CONN_CONNECTING);
+}
+
+static int relay_exempt(void *ctx, const struct endpoint *source, bool add)
+{
+	struct conn_owner *owner = ctx;
+
+	return owner->steer ? steer_exempt(owner->steer, source, add) : 0;
+}
+
+static void relay_connected(void *ctx, void *user)
+{
+	struct conn_owner *owner = ctx;
+	struct conn *conn = user;
+
+	__atomic_fetch_add(&owner->reasons[conn->reason], 1, __ATOMIC_RELAXED);
+	count(owner, conn->route.to_responder ? CONN_RELAYED_RESPONDER : CONN_RELAYED_WEB);
+	set_state(owner, conn, CONN_RELAYING);
+}
+
+static void relay_failed(void *ctx, void *user, int client_fd, int error)
+{
+	struct conn_owner *owner = ctx;
+	struct conn *conn = user;
+
+	conn->fd = client_fd;
+	conn->job.result = SEIZE_NO_LISTENER;
+	if (error == -ECANCELED) {
+		conn_reset(owner, conn);
+		return;
+	}
+	wait_for_target(owner, conn, now_ns());
+}
+
+static void relay_ended(void *ctx, void *user)
+{
+	conn_close(ctx, user);
+}
+
+static const struct relay_callbacks relay_callbacks = {
+	.exempt = relay_exempt,
+	.on_connected = relay_connected,
+	.on_failed = relay_failed,
+	.on_ended = relay_ended,
+};
+
+int conn_owner_init(struct conn_owner *owner)
+{
+	return relay_worker_init(&owner->relay, owner->epoll_fd, REF_RELAY, &relay_callbacks, owner,
+				 NULL);
+}
+
+static void handed_off(struct conn_owner *owner, struct conn *conn)
+{
+	/* Gone back to the sniffer: it will be accepted, and counted, once more. */
+	if (!conn->job.went_back)
+		count(owner, conn->route.to_responder ? CONN_HANDED_RESPONDER : CONN_HANDED_WEB);
+	conn_close(owner, conn);
+}
+
+static void handoff_answered(struct conn_owner *owner, struct conn *conn,
+			     enum handoff_answer answer, uint64_t now)
+{
+	switch (answer) {
+	case HANDOFF_DONE:
+		conn->fd = -1;
+		handed_off(owner, conn);
+		break;
+	case HANDOFF_PENDING:
+		conn->fd = -1;
+		conn->polled = false;
+		if (conn->state != CONN_ADOPTING)
+			set_state(owner, conn, CONN_ADOPTING);
+		set_timer(owner, conn, conn->job.next_ns);
+		break;
+	case HANDOFF_AGAIN:
+		wait_for_target(owner, conn, now);
+		break;
+	case HANDOFF_GONE:
+		count(owner, CONN_CLIENT_GONE);
+		conn_close(owner, conn);
+		break;
+	case HANDOFF_LOST:
+		conn->fd = -1;
+		count(owner, CONN_LOST);
+		conn_close(owner, conn);
+		break;
+	case HANDOFF_REFUSED:
+		relay(owner, conn, conn->job.result, now);
+		break;
+	}
+}
+
+/* Gives the connection to conn->route; @peeked bytes of it are in owner->peek. */
+static void dispatch(struct conn_owner *owner, struct conn *conn, size_t peeked, uint64_t now)
+{
+	enum handoff_answer answer;
+
+	if (conn->route.plane == PLANE_RELAY)
+		return relay(owner, conn, REASON_ASKED, now);
+	if (!owner->handoff)
+		return relay(owner, conn, REASON_NO_HANDOFF, now);
+	if (conn->route.elsewhere)
+		return relay(owner, conn, REASON_ELSEWHERE, now);
+	conn->job.target = conn->route.target;
+	answer = handoff_begin(owner->handoff, &conn->job, conn->fd, owner->peek, peeked);
+	handoff_answered(owner, conn, answer, now);
+}
+
+/* Looks at what has come so far, and decides if that is enough. */
+static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
+{
+	ssize_t n = recv(conn->fd, owner->peek, sizeof(owner->peek), MSG_PEEK | MSG_DONTWAIT);
+	struct hello hello;
+	size_t need = 1;
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		count(owner, CONN_CLIENT_GONE);
+		conn_close(owner, conn);
+		return;
+	}
+	conn->route = conn->web_server;
+	if (n <= 0) {
+		if (n == 0 || conn->client_done || owner->draining)
+			dispatch(owner, conn, 0, now);
+		else
+			poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
+		return;
+	}
+	switch (hello_parse(owner->peek, (size_t)n, &need, &hello)) {
+	case HELLO_DONE:
+		if (hello.acme_tls)
+			routes_responder(owner->routes, &conn->job.local, hello.sni, &conn->route);
+		break;
+	case HELLO_NOT:
+		break;
+	case HELLO_MORE:
+		if (conn->client_done || owner->draining)
+			break;
+		/* No wake-up per segment. If it fails there are more of them. */
+		setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ (int)need }, sizeof(int));
+		poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
+		return;
+	}
+	dispatch(owner, conn, (size_t)n, now);
+}
+
+void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
+		 uint64_t now)
+{
+	struct sockaddr_storage local;
+	socklen_t local_len = sizeof(local);
+	socklen_t cookie_len = sizeof(uint64_t);
+	struct conn *conn = calloc(1, sizeof(*conn));
+	uint64_t sniff_ns;
+
+	count(owner, CONN_ACCEPTED);
+	if (!conn) {
+		count(owner, CONN_LOST);
+		close(fd);
+		return;
+	}
+	conn->ref = REF_CONN;
+	conn->fd = fd;
+	conn->next = owner->first;
+	conn->link = &owner->first;
+	if (conn->next)
+		conn->next->link = &conn->next;
+	owner->first = conn;
+	__atomic_fetch_add(&owner->in_state[CONN_SNIFFING], 1, __ATOMIC_RELAXED);
+
+	if (getsockname(fd, (struct sockaddr *)&local, &local_len) < 0 ||
+	    endpoint_from_sockaddr(&local, &conn->job.local) < 0 ||
+	    endpoint_from_sockaddr(peer, &conn->job.remote) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &conn->job.cookie, &cookie_len) < 0) {
+		count(owner, CONN_CLIENT_GONE);
+		conn_close(owner, conn);
+		return;
+	}
+	conn->job.sniffer = (uint16_t)owner->sniffer;
+	conn->web_server = routes_web_server(owner->routes, &conn->job.local, &sniff_ns);
+	conn->deadline_ns = now + sniff_ns;
+	set_timer(owner, conn, conn->deadline_ns);
+	if (conn->state != CONN_CLOSED)
+		sniff(owner, conn, now);
+}
+
+void conn_event(struct conn_owner *owner, struct conn *conn, uint32_t events, uint64_t now)
+{
+	if (conn->state != CONN_SNIFFING && conn->state != CONN_WAITING)
+		return; /* an event of the same batch as the one that moved it on */
+	if (events & EPOLLERR) {
+		count(owner, CONN_CLIENT_GONE);
+		conn_close(owner, conn);
+		return;
+	}
+	if (events & (EPOLLRDHUP | EPOLLHUP))
+		conn->client_done = true;
+	if (conn->state == CONN_SNIFFING)
+		sniff(owner, conn, now);
+}
+
+void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now)
+{
+	struct conn *conn = container_of(timer, struct conn, timer);
+
+	timers_cancel(&owner->timers, timer);
+	switch ((enum conn_state)conn->state) {
+	case CONN_SNIFFING:
+		count(owner, CONN_TIMED_OUT);
+		conn->route = conn->web_server;
+		dispatch(owner, conn, 0, now);
+		break;
+	case CONN_WAITING:
+		dispatch(owner, conn, 0, now);
+		break;
+	case CONN_ADOPTING:
+		handoff_answered(owner, conn, handoff_continue(owner->handoff, &conn->job, now),
+				 now);
+		break;
+	case CONN_CONNECTING:
+	case CONN_RELAYING:
+	case CONN_CLOSED:
+	case CONN_STATES:
+		break;
+	}
+}
+
+void conn_drain(struct conn_owner *owner, uint64_t now)
+{
+	struct conn *next;
+
+	owner->draining = true;
+	for (struct conn *conn = owner->first; conn; conn = next) {
+		next = conn->next;
+		if (conn->state == CONN_SNIFFING) {
+			count(owner, CONN_PASSED_ON);
+			sniff(owner, conn, now);
+		} else if (conn->state == CONN_WAITING && conn->route.to_responder) {
+			conn->route = conn->web_server;
+			dispatch(owner, conn, 0, now);
+		}
+	}
+}
+
+unsigned conn_unsettled(const struct conn_owner *owner)
+{
+	unsigned n = 0;
+
+	for (int state = CONN_SNIFFING; state < CONN_RELAYING; state++)
+		n += __atomic_load_n(&owner->in_state[state], __ATOMIC_RELAXED);
+	return n;
+}
+
+void conn_reap(struct conn_owner *owner)
+{
+	while (owner->closed) {
+		struct conn *conn = owner->closed;
+
+		owner->closed = conn->next;
+		__atomic_fetch_sub(&owner->in_state[CONN_CLOSED], 1, __ATOMIC_RELAXED);
+		free(conn);
+	}
+}
+
+void conn_close_all(struct conn_owner *owner)
+{
+	relay_worker_done(&owner->relay);
+	while (owner->first)
+		conn_close(owner, owner->first);
+	conn_reap(owner);
+}

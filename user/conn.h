@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One steered connection, from accept() until somebody else has it. */
+#ifndef CONN_H
+#define CONN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "guards.h"
+#include "handoff.h"
+#include "hello.h"
+#include "relay.h"
+#include "routes.h"
+#include "steer.h"
+#include "timers.h"
+
+/* A responder that refuses is asked again for so long; then the web server gets the connection. */
+#define CONN_RESPONDER_WAIT_NS (UINT64_C(5) * 1000000000)
+/* The same for a web server that is not there: it is restarting, or has been stopped. */
+#define CONN_SERVER_WAIT_NS    (UINT64_C(10) * 1000000000)
+/* A full accept queue, or missing segments: a client that comes directly tries for as long. */
+#define CONN_QUEUE_WAIT_NS     (UINT64_C(120) * 1000000000)
+
+#define CONN_COUNTERS(X)                                                                           \
+	X(ACCEPTED, "accepted", "connections that reached a sniffer")                              \
+	X(HANDED_WEB, "handed_off_web", "handed off to the web server")                            \
+	X(HANDED_RESPONDER, "handed_off_responder", "handed off to a responder")                   \
+	X(RELAYED_WEB, "relayed_web", "relayed to the web server")                                 \
+	X(RELAYED_RESPONDER, "relayed_responder", "relayed to a responder")                        \
+	X(TIMED_OUT, "timed_out", "given to the web server without a whole ClientHello in time")   \
+	X(PASSED_ON, "passed_on", "given to the web server unclassified, the window being closed") \
+	X(CLIENT_GONE, "client_gone", "closed: the client went away first")                        \
+	X(WAITED, "waited", "waited for a target that was not ready at once")                      \
+	X(RESPONDER_DOWN, "responder_down", "given to the web server, the responder not answering") \
+	X(SERVER_DOWN, "server_down", "reset: no web server was there for seconds")                \
+	X(LOST, "lost", "given up in a hand-off")                                                  \
+	X(ACCEPT_PAUSED, "accept_paused", "times that accept() paused, descriptors having run out")
+
+#define CONN_COUNTER_ENUM(id, name, text) CONN_##id,
+enum conn_counter { CONN_COUNTERS(CONN_COUNTER_ENUM) CONN_COUNTER_COUNT };
+extern const char *const conn_counter_names[CONN_COUNTER_COUNT];
+
+enum conn_state {
+	CONN_SNIFFING, /* waiting for a whole ClientHello */
+	CONN_WAITING,  /* classified; the target is not ready */
+	CONN_ADOPTING, /* in neither socket: handoff_continue() */
+	CONN_CONNECTING, /* the relay has it, and connects to the target */
+	CONN_RELAYING,	 /* the relay has it */
+	CONN_CLOSED,   /* freed after the batch of events */
+	CONN_STATES
+};
+extern const char *const conn_state_names[CONN_STATES];
+
+/* What epoll points at begins with one of these. */
+enum ref { REF_LISTENER, REF_WAKE, REF_CONN, REF_RELAY };
+
+/* Why a connection was relayed: what seize found, or one of these. */
+enum relay_reason {
+	REASON_ASKED = SEIZE_RESULTS, /* --plane=relay */
+	REASON_NO_HANDOFF,	      /* this kernel can't */
+	REASON_ELSEWHERE,	      /* the target is on another host */
+	RELAY_REASONS
+};
+const char *conn_reason_text(unsigned reason);
+
+struct conn;
+
+/* What the connections of one worker share. Only that worker's thread uses it, but for reading numbers. */
+struct conn_owner {
+	struct routes *routes;
+	struct handoff_worker *handoff; /* NULL: this kernel can't */
+	struct relay_worker relay;
+	struct steer *steer; /* to exempt the relay's connections; NULL: nothing is steered any more */
+	unsigned sniffer; /* index */
+	int epoll_fd;
+	bool draining; /* the last window is closed: nothing is classified any more */
+	struct timers timers;
+	struct conn *first; /* all that are not closed */
+	struct conn *closed;
+	uint64_t counters[CONN_COUNTER_COUNT];	  /* read by others: __atomic */
+	uint64_t reasons[RELAY_REASONS];	  /* why connections were relayed; likewise */
+	uint32_t in_state[CONN_STATES];		  /* likewise */
+	uint8_t peek[HELLO_MAX_STREAM];
+};
+
+/* Makes the relay ready; epoll_fd is set. 0 or -errno. */
+int conn_owner_init(struct conn_owner *owner);
+
+/* A connection has been accepted: takes @fd. */
+void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
+		 uint64_t now);
+
+/* epoll has @events (EPOLLIN ...) for it. */
+void conn_event(struct conn_owner *owner, struct conn *conn, uint32_t events, uint64_t now);
+
+/* Its timer has run out. */
+void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now);
+
+/* From now on nothing is classified: all that is being sniffed goes to the web server. */
+void conn_drain(struct conn_owner *owner, uint64_t now);
+
+/* Connections that are neither closed nor relayed. */
+unsigned conn_unsettled(const struct conn_owner *owner);
+
+/* Frees what was closed; no event may point there any more. */
+void conn_reap(struct conn_owner *owner);
+
+/* Closes all, for the end of the process. */
+void conn_close_all(struct conn_owner *owner);
+
+#endif

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The kernel's half of a hand-off. The only user of the skeleton of handoff.bpf.c.
+ *
+ * Devices are guarded when the first connection that uses them is handed off, and stay so until the
+ * last window is closed. The table only grows, so readers need no lock: an entry is complete before
+ * n_devices says that it is there. A device that goes away takes its links with it; its number is
+ * not given out again.
+ */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "bpf_util.h"
+#include "guards.h"
+#include "handoff.skel.h"
+#include "util.h"
+
+/* Linux 6.6; Debian 12's headers are older. */
+#define ATTACH_TCX_INGRESS 46
+#define ATTACH_TCX_EGRESS  47
+
+struct guards {
+	struct handoff_bpf *bpf;
+	int ioctl_fd;
+	pthread_mutex_t attach_lock;
+	size_t n_devices;
+	struct guards_device devices[GUARDS_MAX_DEVICES];
+};
+
+#define COUNTER_NAME(id, name, text) name,
+const char *const guard_counter_names[] = { GUARD_COUNTERS(COUNTER_NAME) };
+_Static_assert(ARRAY_SIZE(guard_counter_names) == GUARD_COUNTER_COUNT, "a name for each counter");
+
+const char *const seize_texts[] = {
+	[SEIZE_OK] = "ready",
+	[SEIZE_GONE] = "the client is gone",
+	[SEIZE_STATE] = "the connection is in a state that the kernel can't move",
+	[SEIZE_UNORDERED] = "segments are missing",
+	[SEIZE_DEVICE] = "a network device can't be guarded (tcx, Linux 6.6)",
+	[SEIZE_NO_LISTENER] = "nobody listens there",
+	[SEIZE_QUEUE_FULL] = "the accept queue is full",
+	[SEIZE_MPTCP] = "the listener is MPTCP",
+	[SEIZE_FAMILY] = "an IPv6 client, and the listener takes IPv4 only",
+	[SEIZE_MSS] = "the client's MSS is below 536 (IPv4) or 1220 (IPv6)",
+	[SEIZE_SYNCOOKIES] = "net.ipv4.tcp_syncookies is 0",
+	[SEIZE_OPTIONS] = "a TCP option in use was switched off by sysctl meanwhile",
+	[SEIZE_FULL] = "too many connections are between two sockets",
+};
+_Static_assert(ARRAY_SIZE(seize_texts) == SEIZE_RESULTS, "a text for each result");
+
+int guards_new(struct guards **ret_guards, char *error, size_t error_size)
+{
+	struct guards *guards = calloc(1, sizeof(*guards));
+	int err;
+
+	if (!guards)
+		return -ENOMEM;
+	pthread_mutex_init(&guards->attach_lock, NULL);
+	guards->ioctl_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (guards->ioctl_fd < 0) {
+		err = -errno;
+		snprintf(error, error_size, "a socket: %s", strerror(-err));
+		goto fail;
+	}
+	bpf_util_quiet();
+	guards->bpf = handoff_bpf__open();
+	if (!guards->bpf) {
+		err = -errno;
+		snprintf(error, error_size, "opening the hand-off programs: %s", strerror(-err));
+		goto fail;
+	}
+	err = handoff_bpf__load(guards->bpf);
+	if (err) {
+		snprintf(error, error_size, "%s",
+			 err == -EPERM ? bpf_util_remedy(err) :
+					 "hand-off needs Linux 6.9 or later (kfunc "
+					 "bpf_sk_assign_tcp_reqsk, with CONFIG_SYN_COOKIES)");
+		goto fail;
+	}
+	*ret_guards = guards;
+	return 0;
+fail:
+	guards_free(guards);
+	return err;
+}
+
+void guards_free(struct guards *guards)
+{
+	if (!guards)
+		return;
+	for (size_t i = 0; i < guards->n_devices; i++) {
+		close(guards->devices[i].links[0]);
+		close(guards->devices[i].links[1]);
+	}
+	if (guards->ioctl_fd >= 0)
+		close(guards->ioctl_fd);
+	handoff_bpf__destroy(guards->bpf);
+	pthread_mutex_destroy(&guards->attach_lock);
+	free(guards);
+}
+
+int guards_set_sniffer(struct guards *guards, unsigned index, int fd)
+{
+	uint64_t value = (uint64_t)fd;
+
+	return bpf_map__update_elem(guards->bpf->maps.own_sniffers, &index, sizeof(index), &value,
+				    sizeof(value), BPF_ANY);
+}
+
+enum seize_result guards_preflight(struct guards *guards, bool v4_client,
+				   const struct endpoint *target, int *ret_err)
+{
+	static const uint8_t v4_prefix[12] = { [10] = 0xff, [11] = 0xff };
+	struct preflight_block block = { .target_port = htons(target->port),
+					 .result = SEIZE_NO_LISTENER };
+
+	if (v4_client)
+		memcpy(block.remote, v4_prefix, sizeof(v4_prefix));
+	memcpy(block.target, &target->addr, sizeof(block.target));
+	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_preflight), &block, sizeof(block),
+		     &block, target->scope_id, 0, ret_err);
+	return block.result;
+}
+
+/* Address and MTU. Devices without a link header answer with another length of address: zeros. */
+static int device_read(int ioctl_fd, struct guards_device *device)
+{
+	struct ifreq ifr = {};
+
+	if (!if_indextoname(device->ifindex, ifr.ifr_name))
+		return -ENODEV;
+	if (ioctl(ioctl_fd, SIOCGIFMTU, &ifr) < 0)
+		return -errno;
+	device->mtu = (unsigned)ifr.ifr_mtu;
+	if (ioctl(ioctl_fd, SIOCGIFHWADDR, &ifr) < 0)
+		return -errno;
+	memcpy(device->mac, ifr.ifr_hwaddr.sa_data, sizeof(device->mac));
+	return 0;
+}
+
+static int device_attach(struct guards *guards, struct guards_device *device)
+{
+	_cleanup_close_ int ingress = -1;
+	_cleanup_close_ int egress = -1;
+	uint8_t one = 1;
+	int err = device_read(guards->ioctl_fd, device);
+
+	if (err)
+		return err;
+	ingress = bpf_link_create(bpf_program__fd(guards->bpf->progs.guard_ingress),
+				  (int)device->ifindex, ATTACH_TCX_INGRESS, NULL);
+	if (ingress < 0)
+		return ingress;
+	egress = bpf_link_create(bpf_program__fd(guards->bpf->progs.guard_egress),
+				 (int)device->ifindex, ATTACH_TCX_EGRESS, NULL);
+	if (egress < 0)
+		return egress;
+	err = bpf_map__update_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
+				   sizeof(device->ifindex), &one, sizeof(one), BPF_ANY);
+	if (err)
+		return err;
+	device->links[0] = TAKE_FD(ingress);
+	device->links[1] = TAKE_FD(egress);
+	return 0;
+}
+
+static const struct guards_device *device_find(const struct guards *guards, unsigned ifindex)
+{
+	size_t n = __atomic_load_n(&guards->n_devices, __ATOMIC_ACQUIRE);
+
+	for (size_t i = 0; i < n; i++)
+		if (guards->devices[i].ifindex == ifindex)
+			return &guards->devices[i];
+	return NULL;
+}
+
+const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err)
+{
+	const struct guards_device *device = device_find(guards, ifindex);
+
+	*ret_err = 0;
+	if (device)
+		return device;
+	pthread_mutex_lock(&guards->attach_lock);
+	device = device_find(guards, ifindex);
+	if (!device && guards->n_devices == GUARDS_MAX_DEVICES) {
+		*ret_err = -ENOSPC;
+	} else if (!device) {
+		struct guards_device *new = &guards->devices[guards->n_devices];
+
+		new->ifindex = ifindex;
+		*ret_err = device_attach(guards, new);
+		if (*ret_err == 0) {
+			device = new;
+			__atomic_store_n(&guards->n_devices, guards->n_devices + 1,
+					 __ATOMIC_RELEASE);
+		}
+	}
+	pthread_mutex_unlock(&guards->attach_lock);
+	return device;
+}
+
+int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex)
+{
+	int err;
+
+	block->ifindex = ifindex;
+	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_seize), block, sizeof(*block), block,
+		     ifindex, 0, &err);
+	return err;
+}
+
+int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
+		  size_t len)
+{
+	int err;
+	int answer = bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_inject), frame, len,
+				  NULL, device->ifindex, MARK_INJECT, &err);
+
+	if (err)
+		return err;
+	return answer == 0 ? 0 : -EIO;
+}
+
+int guards_commit(struct guards *guards, struct commit_block *block)
+{
+	int err;
+
+	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_commit), block, sizeof(*block),
+		     block, 0, 0, &err);
+	return err;
+}
+
+unsigned guards_count(const struct guards *guards)
+{
+	return __atomic_load_n(&guards->bpf->bss->n_guards, __ATOMIC_RELAXED);
+}
+
+void guards_counters(struct guards *guards, uint64_t ret_counters[GUARD_COUNTER_COUNT])
+{
+	bpf_util_sum(bpf_map__fd(guards->bpf->maps.guard_counters), GUARD_COUNTER_COUNT,
+		     ret_counters);
+}

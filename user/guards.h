@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The kernel's half of a hand-off: loads handoff.bpf.c, guards devices, runs its programs. */
+#ifndef GUARDS_H
+#define GUARDS_H
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "addr.h"
+#include "steer_shared.h"
+
+/* Devices that connections of one window may use before hand-off says no. */
+#define GUARDS_MAX_DEVICES 256
+
+struct guards;
+
+/* A device with the guard programs on it. */
+struct guards_device {
+	unsigned ifindex;
+	uint8_t mac[6]; /* zeros where the device has no link header */
+	unsigned mtu;
+	int links[2]; /* descriptors of the tcx links: ingress, egress */
+};
+
+extern const char *const guard_counter_names[GUARD_COUNTER_COUNT];
+/* What a seize_result means, as a phrase for "status" and the log. */
+extern const char *const seize_texts[SEIZE_RESULTS];
+
+/*
+ * Loads the programs: this is how it is found out whether the kernel can hand off. Nothing is
+ * attached yet. Returns 0, or -errno with one line in @error.
+ */
+int guards_new(struct guards **ret_guards, char *error, size_t error_size);
+
+/* Detaches from all devices and unloads. NULL is fine. */
+void guards_free(struct guards *guards);
+
+/* Tells where to adopt back to: as steer_set_sniffer(). */
+int guards_set_sniffer(struct guards *guards, unsigned index, int fd);
+
+/*
+ * Could a client of this family be handed off to whoever listens at @target now? SEIZE_OK, or what
+ * is in the way. *ret_err: 0, or -errno of the test-run.
+ */
+enum seize_result guards_preflight(struct guards *guards, bool v4_client,
+				   const struct endpoint *target, int *ret_err);
+
+/*
+ * The device, with the guard on it: attached now if it was not yet. Any thread; the result is valid
+ * until guards_free(). NULL with -errno in *ret_err when it can't be attached.
+ */
+const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err);
+
+/* Runs handoff_seize on device @ifindex. 0 or -errno; the answer is in the block. */
+int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex);
+
+/* Lets @frame arrive on the device. 0, or -errno when it surely did not. */
+int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
+		  size_t len);
+
+/* Runs handoff_commit. 0 or -errno; the answer is in the block. */
+int guards_commit(struct guards *guards, struct commit_block *block);
+
+/* Entries that exist now: connections in the gap. */
+unsigned guards_count(const struct guards *guards);
+
+/* Sums over the CPUs. */
+void guards_counters(struct guards *guards, uint64_t ret_counters[GUARD_COUNTER_COUNT]);
+
+#endif

@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Hands a live TCP connection off to another listener.
+ *
+ *   seize    the kernel's side checks target and connection, and freezes it: from here a guard
+ *            entry holds back what the client sends and what the old socket would answer.
+ *   peek     all bytes that the old socket has acknowledged: only we have them now.
+ *   let go   TCP_REPAIR and close(): the old socket goes without FIN or RST. The way back ends here:
+ *            whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over.
+ *   replay   the first segment is injected, and guard_ingress gives it to the target's listener. The
+ *            rest follows when the new socket is seen, from its own rcv_nxt on.
+ *   commit   the new socket has everything: the guard entry goes.
+ *
+ * A connection for which the new socket is not there at once is pending: packets may take the way
+ * over another CPU (RPS), the accept queue may have filled up meanwhile, the new socket's window may
+ * be smaller than what is to be replayed. It is looked at again at job.next_ns. If the target's
+ * listener has gone meanwhile, our own sniffer adopts it back, and all begins anew.
+ *
+ * What never happens: a guard entry goes while the new socket lacks bytes; two new sockets.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "handoff.h"
+#include "segment.h"
+#include "util.h"
+
+#define SCRATCH_SIZE	   (256u << 10) /* grows when a client has sent more */
+#define FRAME_MAX	   3400		/* what one test-run's page holds */
+#define SEIZE_TRIES	   4		/* a device to be guarded first, perhaps two */
+#define BURST_SEGMENTS	   48		/* replayed before the new socket is looked at again */
+#define BURSTS		   64		/* of those, before other connections get their turn */
+#define FIRST_LOOK_NS	   (20 * NSEC_PER_USEC)
+#define LONGEST_LOOK_NS	   (50 * NSEC_PER_MSEC)
+#define PARK_NS		   (20 * NSEC_PER_MSEC) /* then packets in the gap are dropped, not parked */
+#define LOST_PACKET_NS	   (50 * NSEC_PER_MSEC) /* an injected segment that nobody saw by then */
+#define FIRST_RETRY_NS	   (5 * NSEC_PER_MSEC)
+#define LONGEST_RETRY_NS   (100 * NSEC_PER_MSEC)
+#define GO_BACK_NS	   (500 * NSEC_PER_MSEC) /* no listener for so long: adopt back */
+
+struct handoff_worker {
+	struct guards *guards;
+	int raw[2]; /* IPv4, IPv6 */
+	unsigned ifindex; /* the last connection's device: the next one's, nearly always */
+	uint8_t *scratch;
+	size_t scratch_size;
+	uint8_t frame[SEGMENT_HEADERS_MAX + FRAME_MAX];
+};
+
+static int raw_socket(int family)
+{
+	const int mark = (int)MARK_INJECT;
+	const int one = 1;
+	_cleanup_close_ int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
+
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0)
+		return -errno;
+	if (family == AF_INET6 &&
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_HDRINCL, &one, sizeof(one)) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+int handoff_worker_new(struct guards *guards, struct handoff_worker **ret_worker)
+{
+	struct handoff_worker *worker = calloc(1, sizeof(*worker));
+	int err;
+
+	if (!worker)
+		return -ENOMEM;
+	worker->guards = guards;
+	worker->raw[1] = -1;
+	worker->raw[0] = err = raw_socket(AF_INET);
+	if (err < 0)
+		goto fail;
+	worker->raw[1] = err = raw_socket(AF_INET6);
+	if (err == -EAFNOSUPPORT)
+		worker->raw[1] = -1; /* a host without IPv6 */
+	else if (err < 0)
+		goto fail;
+	worker->scratch_size = SCRATCH_SIZE;
+	worker->scratch = malloc(worker->scratch_size);
+	err = -ENOMEM;
+	if (!worker->scratch)
+		goto fail;
+	*ret_worker = worker;
+	return 0;
+fail:
+	handoff_worker_free(worker);
+	return err;
+}
+
+void handoff_worker_free(struct handoff_worker *worker)
+{
+	if (!worker)
+		return;
+	for (int i = 0; i < 2; i++)
+		if (worker->raw[i] >= 0)
+			close(worker->raw[i]);
+	free(worker->scratch);
+	free(worker);
+}
+
+static void raw_mark(const struct handoff_worker *worker, bool v4, uint32_t mark)
+{
+	setsockopt(worker->raw[v4 ? 0 : 1], SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+}
+
+/* Sends a frame's IP packet through a raw socket. 0 or -errno. */
+static int raw_send(const struct handoff_worker *worker, const struct handoff_job *job,
+		    const uint8_t *frame, size_t len, const struct endpoint *to)
+{
+	struct sockaddr_storage sa;
+	socklen_t sa_len;
+	bool v4 = endpoint_is_v4(&job->local);
+
+	if (v4) {
+		struct sockaddr_in *sin = (struct sockaddr_in *)&sa;
+
+		*sin = (struct sockaddr_in){ .sin_family = AF_INET };
+		memcpy(&sin->sin_addr, &to->addr.s6_addr[12], 4);
+		sa_len = sizeof(*sin);
+	} else {
+		struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)&sa;
+
+		*sin6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+					       .sin6_addr = to->addr,
+					       .sin6_scope_id = to->scope_id };
+		sa_len = sizeof(*sin6);
+	}
+	if (sendto(worker->raw[v4 ? 0 : 1], frame + SEGMENT_ETHERNET_LEN,
+		   len - SEGMENT_ETHERNET_LEN, 0, (struct sockaddr *)&sa, sa_len) < 0)
+		return -errno;
+	return 0;
+}
+
+/*
+ * Lets a frame arrive on the device that the client's packets come in by. On lo IPv4 needs a raw
+ * socket: a packet from a local address that did not leave by lo is a martian.
+ */
+static int inject(const struct handoff_worker *worker, const struct handoff_job *job, size_t len)
+{
+	if (job->device->ifindex == 1 && endpoint_is_v4(&job->local))
+		return raw_send(worker, job, worker->frame, len, &job->local);
+	return guards_inject(worker->guards, job->device, worker->frame, len);
+}
+
+/* Fills in a segment of the client's, but for what it carries. */
+static struct segment client_segment(const struct handoff_job *job)
+{
+	const struct guard *guard = &job->guard;
+	uint64_t unit = guard->options & OPTION_USEC_TS ? NSEC_PER_USEC : NSEC_PER_MSEC;
+	uint32_t window = job->snd_wnd >> guard->snd_wscale;
+
+	return (struct segment){
+		.key = &job->key,
+		.mac = job->device->mac,
+		.ack = job->snd_nxt,
+		.window = (uint16_t)MIN(window, UINT16_MAX),
+		.timestamps = guard->options & OPTION_TSTAMP,
+		.tsval = guard->ts_recent,
+		.tsecr = (uint32_t)(now_ns() / unit) + guard->tsoffset,
+	};
+}
+
+/* Injects what the client sent from sequence number @seq on, one segment. Its length, or -errno. */
+static int replay_segment(struct handoff_worker *worker, const struct handoff_job *job, uint32_t seq)
+{
+	size_t offset = (uint32_t)(seq - job->guard.first_seq);
+	size_t room = MIN(job->device->mtu, FRAME_MAX) - 40 - 32;
+	struct segment segment = client_segment(job);
+	size_t frame_len;
+	int err;
+
+	if (offset > job->len)
+		offset = job->len;
+	segment.seq = seq;
+	segment.payload = job->bytes + offset;
+	segment.len = MIN(room, job->len - offset);
+	segment.fin = job->fin && offset + segment.len == job->len;
+	frame_len = segment_build(&segment, worker->frame, sizeof(worker->frame));
+	if (frame_len == 0)
+		return -EMSGSIZE;
+	err = inject(worker, job, frame_len);
+	return err ? err : (int)(segment.len + segment.fin);
+}
+
+static void replay_first(struct handoff_worker *worker, struct handoff_job *job, uint64_t now)
+{
+	/* A failure is seen as a segment that nobody saw, and repeated. */
+	if (replay_segment(worker, job, job->guard.first_seq) >= 0)
+		job->injections++;
+	job->injected_ns = now;
+}
+
+/* One burst of what the new socket, which has got to @seq, lacks. */
+static void replay_rest(struct handoff_worker *worker, const struct handoff_job *job, uint32_t seq)
+{
+	for (int i = 0; i < BURST_SEGMENTS && (int32_t)(job->guard.rcv_nxt - seq) > 0; i++) {
+		int n = replay_segment(worker, job, seq);
+
+		if (n <= 0)
+			return;
+		seq += (uint32_t)n;
+	}
+}
+
+/* We can't do any more for it: the client is told, in the old socket's name. */
+static void give_up(struct handoff_worker *worker, struct handoff_job *job)
+{
+	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
+	struct flow_key reverse = { .remote_port = job->key.local_port,
+				    .local_port = job->key.remote_port };
+	struct segment reset = { .key = &reverse,
+				 .mac = job->device->mac,
+				 .seq = job->snd_nxt,
+				 .ack = job->guard.rcv_nxt,
+				 .rst = true };
+	size_t len;
+
+	memcpy(reverse.remote, job->key.local, 16);
+	memcpy(reverse.local, job->key.remote, 16);
+	guards_commit(worker->guards, &block);
+	len = segment_build(&reset, worker->frame, sizeof(worker->frame));
+	if (len == 0)
+		return;
+	/* Without the mark: to a client on this host it is a packet like any other. */
+	raw_mark(worker, endpoint_is_v4(&job->local), 0);
+	raw_send(worker, job, worker->frame, len, &job->remote);
+	raw_mark(worker, endpoint_is_v4(&job->local), MARK_INJECT);
+}
+
+/* Nothing happened to the connection after all: the guard entry goes, the old socket stays. */
+static void unfreeze(struct handoff_worker *worker, const struct handoff_job *job)
+{
+	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
+
+	guards_commit(worker->guards, &block);
+}
+
+/* Runs the seizing program until it has an answer that is not about devices. */
+static int seize(struct handoff_worker *worker, struct handoff_job *job, struct seize_block *block)
+{
+	unsigned ifindex = job->local.scope_id ? job->local.scope_id : worker->ifindex;
+	int err;
+
+	for (int i = 0; i < SEIZE_TRIES; i++) {
+		block->result = SEIZE_GONE;
+		err = guards_seize(worker->guards, block, ifindex);
+		if (err)
+			return err;
+		if (block->result != SEIZE_DEVICE)
+			break;
+		ifindex = block->ifindex;
+		if (!guards_device(worker->guards, ifindex, &err) ||
+		    (block->ifindex_out &&
+		     !guards_device(worker->guards, block->ifindex_out, &err)))
+			break;
+	}
+	worker->ifindex = ifindex;
+	job->result = block->result;
+	if (block->result == SEIZE_OK)
+		job->device = guards_device(worker->guards, block->ifindex, &err);
+	return 0;
+}
+
+static enum handoff_answer seize_answer(enum seize_result result)
+{
+	switch (result) {
+	case SEIZE_GONE:
+		return HANDOFF_GONE;
+	case SEIZE_NO_LISTENER:
+	case SEIZE_QUEUE_FULL:
+	case SEIZE_UNORDERED:
+	case SEIZE_FULL:
+		return HANDOFF_AGAIN;
+	default:
+		return HANDOFF_REFUSED;
+	}
+}
+
+/* Makes job.bytes all that the old socket has acknowledged. 0 or -errno. */
+static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd,
+		const uint8_t *peeked, size_t peeked_len)
+{
+	ssize_t n;
+
+	if (job->len <= peeked_len) {
+		job->bytes = (uint8_t *)(uintptr_t)peeked;
+		return 0;
+	}
+	if (job->len > HANDOFF_MAX_BYTES)
+		return -E2BIG;
+	if (job->len > worker->scratch_size) {
+		uint8_t *bigger = realloc(worker->scratch, job->len);
+
+		if (!bigger)
+			return -ENOMEM;
+		worker->scratch = bigger;
+		worker->scratch_size = job->len;
+	}
+	n = recv(fd, worker->scratch, job->len, MSG_PEEK | MSG_DONTWAIT);
+	if (n < 0)
+		return -errno;
+	if ((size_t)n != job->len)
+		return -EIO;
+	job->bytes = worker->scratch;
+	return 0;
+}
+
+static void key_fill(struct flow_key *key, const struct endpoint *remote,
+		     const struct endpoint *local)
+{
+	memcpy(key->remote, &remote->addr, 16);
+	memcpy(key->local, &local->addr, 16);
+	key->remote_port = htons(remote->port);
+	key->local_port = htons(local->port);
+}
+
+/* After a step: pending jobs own their bytes, others have none. */
+static enum handoff_answer settle(struct handoff_worker *worker, struct handoff_job *job,
+				  enum handoff_answer answer, bool bytes_owned)
+{
+	uint8_t *copy;
+
+	if (answer != HANDOFF_PENDING) {
+		if (bytes_owned)
+			free(job->bytes);
+		job->bytes = NULL;
+		return answer;
+	}
+	if (bytes_owned)
+		return answer;
+	copy = malloc(job->len + 1);
+	if (!copy) {
+		give_up(worker, job);
+		return HANDOFF_LOST;
+	}
+	if (job->len)
+		memcpy(copy, job->bytes, job->len);
+	job->bytes = copy;
+	return answer;
+}
+
+/* The new socket is not there (yet). */
+static void wait_for_child(struct handoff_worker *worker, struct handoff_job *job,
+			   const struct commit_block *block, uint64_t now)
+{
+	bool seen = block->seen >= job->injections;
+	uint64_t since = now - job->injected_ns;
+
+	if (!seen && since < LOST_PACKET_NS)
+		return;
+	/* Seen by guard_ingress and no socket: its accept queue was full, or there is no listener. */
+	if (seen && since < job->backoff_ns)
+		return;
+	if (seen && block->adopt_error && now - job->began_ns > GO_BACK_NS)
+		job->went_back = true;
+	job->backoff_ns = MIN(job->backoff_ns * 2, LONGEST_RETRY_NS);
+	job->injections = block->seen;
+	replay_first(worker, job, now);
+}
+
+/* Looks at the new socket as long as that helps. */
+static enum handoff_answer advance(struct handoff_worker *worker, struct handoff_job *job,
+				   uint64_t now)
+{
+	uint32_t got = 0;
+
+	for (int i = 0; i < BURSTS; i++) {
+		struct commit_block block = { .key = job->key, .result = COMMIT_NO_CHILD };
+
+		if (now - job->began_ns > PARK_NS)
+			block.flags |= COMMIT_STOP_PARKING;
+		if (job->went_back)
+			block.flags |= COMMIT_TO_SNIFFER;
+		if (guards_commit(worker->guards, &block) < 0)
+			break;
+		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD)
+			return HANDOFF_DONE;
+		if (block.result == COMMIT_NO_CHILD) {
+			if (i > 0)
+				break;
+			wait_for_child(worker, job, &block, now);
+			break;
+		}
+		/* No progress since the last burst: its window is full, or the packets are on the way. */
+		if (i > 0 && block.rcv_nxt == got)
+			break;
+		got = block.rcv_nxt;
+		replay_rest(worker, job, got);
+	}
+	if (now - job->began_ns > HANDOFF_DEADLINE_NS) {
+		give_up(worker, job);
+		return HANDOFF_LOST;
+	}
+	/* The longer it takes, the less often it is looked at. */
+	job->next_ns = now + MIN(MAX((now - job->began_ns) / 4, FIRST_LOOK_NS), LONGEST_LOOK_NS);
+	return HANDOFF_PENDING;
+}
+
+enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd,
+				  const uint8_t *peeked, size_t peeked_len)
+{
+	struct seize_block block = { .cookie = job->cookie };
+	enum handoff_answer answer;
+	const int on = 1;
+	int err;
+
+	key_fill(&job->key, &job->remote, &job->local);
+	block.key = job->key;
+	memcpy(block.guard.target, &job->target.addr, sizeof(block.guard.target));
+	block.guard.target_port = htons(job->target.port);
+	block.guard.sniffer = job->sniffer;
+	err = seize(worker, job, &block);
+	if (err) {
+		job->result = SEIZE_STATE;
+		return HANDOFF_REFUSED;
+	}
+	if (job->result != SEIZE_OK)
+		return seize_answer(job->result);
+
+	job->guard = block.guard;
+	job->snd_nxt = block.snd_nxt;
+	job->snd_wnd = block.snd_wnd;
+	job->fin = block.state == TCP_CLOSE_WAIT;
+	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
+	err = peek(worker, job, fd, peeked, peeked_len);
+	if (!err && setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
+		err = -errno;
+	if (err) {
+		unfreeze(worker, job);
+		job->result = SEIZE_STATE;
+		return err == -ECONNRESET || err == -EPIPE ? HANDOFF_GONE : HANDOFF_REFUSED;
+	}
+	close(fd);
+
+	job->began_ns = now_ns();
+	job->backoff_ns = FIRST_RETRY_NS;
+	job->injections = 0;
+	job->went_back = false;
+	replay_first(worker, job, job->began_ns);
+	answer = advance(worker, job, job->began_ns);
+	return settle(worker, job, answer, false);
+}
+
+enum handoff_answer handoff_continue(struct handoff_worker *worker, struct handoff_job *job,
+				     uint64_t now)
+{
+	return settle(worker, job, advance(worker, job, now), true);
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Who listens on a port: one dump of sock_diag for each family. */
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "listeners.h"
+#include "util.h"
+
+struct search {
+	uint16_t port;
+	int n;
+	struct listener *listeners;
+};
+
+static void add(struct search *search, const struct listener *found)
+{
+	for (int i = 0; i < search->n; i++)
+		if (endpoint_equal(&search->listeners[i].address, &found->address))
+			return; /* another socket of an SO_REUSEPORT group */
+	if (search->n < LISTENERS_MAX)
+		search->listeners[search->n++] = *found;
+}
+
+static int attribute(const struct nlattr *attr, void *data)
+{
+	struct listener *found = data;
+
+	if (mnl_attr_get_type(attr) == INET_DIAG_SKV6ONLY)
+		found->v6_only = mnl_attr_get_u8(attr);
+	return MNL_CB_OK;
+}
+
+static int message(const struct nlmsghdr *nlh, void *data)
+{
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+	struct search *search = data;
+	struct listener found = { .address.port = search->port };
+
+	if (nlh->nlmsg_type != SOCK_DIAG_BY_FAMILY || ntohs(msg->id.idiag_sport) != search->port)
+		return MNL_CB_OK;
+	if (msg->idiag_family == AF_INET) {
+		memset(&found.address.addr.s6_addr[10], 0xff, 2);
+		memcpy(&found.address.addr.s6_addr[12], msg->id.idiag_src, 4);
+	} else {
+		memcpy(&found.address.addr, msg->id.idiag_src, 16);
+		if (IN6_IS_ADDR_LINKLOCAL(&found.address.addr))
+			found.address.scope_id = msg->id.idiag_if;
+	}
+	mnl_attr_parse(nlh, sizeof(*msg), attribute, &found);
+	add(search, &found);
+	return MNL_CB_OK;
+}
+
+static int dump(struct mnl_socket *nl, int family, struct search *search)
+{
+	char buf[16384];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct inet_diag_req_v2 *req;
+	ssize_t n;
+	int more;
+
+	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	nlh->nlmsg_seq = (uint32_t)family;
+	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
+	req->sdiag_family = (uint8_t)family;
+	req->sdiag_protocol = IPPROTO_TCP;
+	req->idiag_states = 1u << TCP_LISTEN;
+	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
+		return -errno;
+	do {
+		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+		if (n < 0)
+			return -errno;
+		more = mnl_cb_run(buf, (size_t)n, (unsigned)family, 0, message, search);
+	} while (more > 0);
+	return more < 0 ? -errno : 0;
+}
+
+int listeners_find(uint16_t port, struct listener *ret_listeners)
+{
+	struct search search = { .port = port, .listeners = ret_listeners };
+	struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
+	int err;
+
+	if (!nl)
+		return -errno;
+	err = mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
+	if (!err)
+		err = dump(nl, AF_INET, &search);
+	if (!err)
+		err = dump(nl, AF_INET6, &search);
+	mnl_socket_close(nl);
+	return err ? err : search.n;
+}
+
+bool listeners_is_local(const struct endpoint *endpoint)
+{
+	struct endpoint any_port = *endpoint;
+	struct sockaddr_storage sa;
+	socklen_t len;
+	_cleanup_close_ int fd = -1;
+
+	any_port.port = 0;
+	len = endpoint_to_sockaddr(&any_port, &sa);
+	fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 && endpoint_is_v4(endpoint)) { /* a host without IPv6 */
+		struct sockaddr_in sin = { .sin_family = AF_INET };
+
+		memcpy(&sin.sin_addr, &endpoint->addr.s6_addr[12], 4);
+		memcpy(&sa, &sin, sizeof(sin));
+		len = sizeof(sin);
+		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	}
+	return fd >= 0 && bind(fd, (struct sockaddr *)&sa, len) == 0;
+}

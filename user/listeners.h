@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who listens on a port of this network namespace, and which addresses are this host's. */
+#ifndef LISTENERS_H
+#define LISTENERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "addr.h"
+
+/* More listening addresses than this on one port are not looked at. */
+#define LISTENERS_MAX 64
+
+struct listener {
+	struct endpoint address; /* may be a wildcard: 0.0.0.0 (v4-mapped) or :: */
+	bool v6_only;		 /* of an IPv6 one: takes no IPv4 connections */
+};
+
+/*
+ * Asks the kernel (sock_diag) for the TCP sockets that listen on @port (host order). Returns how many
+ * are in @ret_listeners (LISTENERS_MAX entries), each address once, or -errno.
+ */
+int listeners_find(uint16_t port, struct listener *ret_listeners);
+
+/* Is this an address of this network namespace, so that a listener there is a local socket? */
+bool listeners_is_local(const struct endpoint *endpoint);
+
+#endif

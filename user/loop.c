@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * A worker: one thread that waits for events and hands them on.
+ *
+ * The main thread tells it what to do through a few flags and an eventfd that wakes it: drain (the
+ * windows are closed), retire (nothing more can come), stop. The worker answers by flags too, and by
+ * the main thread's eventfd. It never waits for anything but events and timers, and shares nothing
+ * with other workers but the windows (routes.c) and the kernel's maps.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "log.h"
+#include "loop.h"
+#include "util.h"
+
+#define EVENTS_PER_BATCH  64
+#define ACCEPTS_PER_EVENT 64   /* then other connections have their turn */
+#define ACCEPT_BACKLOG	  1024 /* steer.bpf.c passes by long before that */
+#define ACCEPT_PAUSE_NS	  (100 * NSEC_PER_MSEC)
+
+struct loop {
+	struct conn_owner owner;
+	struct handoff_worker *handoff;
+	uint8_t ref_listener; /* REF_LISTENER, REF_WAKE: what epoll points at */
+	uint8_t ref_wake;
+	int listener_fd;
+	int wake_fd;
+	int notify_fd;
+	pthread_t thread;
+	bool started;
+	bool accept_paused;
+	uint64_t accept_again_ns;
+	uint64_t relay_reap_ns;
+	struct log_limit pause_limit;
+
+	/* Written by the main thread; __atomic. */
+	bool drain;
+	bool retire;
+	bool stop;
+	uint32_t pings;
+	/* Written by the worker; __atomic. */
+	bool drained;
+	bool retired;
+	uint32_t pongs;
+};
+
+/*
+ * Bound to ::ffff:127.0.0.1 the one socket is steered IPv4 and IPv6 to, and nobody can connect to
+ * it. SO_REUSEADDR passes on to the accepted sockets: without it the web server could not bind its
+ * port anew while we hold a connection.
+ */
+static int sniffer_socket(char *error, size_t error_size)
+{
+	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
+	const int one = 1;
+	_cleanup_close_ int fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	inet_pton(AF_INET6, "::ffff:127.0.0.1", &sin6.sin6_addr);
+	if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+	    bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)) < 0 ||
+	    listen(fd, ACCEPT_BACKLOG) < 0) {
+		int err = -errno;
+
+		snprintf(error, error_size, "the sniffer's socket: %s%s", strerror(-err),
+			 err == -EADDRNOTAVAIL ? "; is lo up in this network namespace?" : "");
+		return err;
+	}
+	return TAKE_FD(fd);
+}
+
+static int watch(struct loop *loop, int fd, uint8_t *ref)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = ref };
+
+	return epoll_ctl(loop->owner.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static void notify(const struct loop *loop)
+{
+	eventfd_write(loop->notify_fd, 1);
+}
+
+/* No descriptors, no memory: accept() would fail again and again while the queue stays readable. */
+static void accept_pause(struct loop *loop, int err, uint64_t now)
+{
+	__atomic_fetch_add(&loop->owner.counters[CONN_ACCEPT_PAUSED], 1, __ATOMIC_RELAXED);
+	if (log_limit_ok(&loop->pause_limit, 1, 60 * NSEC_PER_SEC, now))
+		log_warn("accept: %s; new connections wait or pass by", strerror(-err));
+	epoll_ctl(loop->owner.epoll_fd, EPOLL_CTL_DEL, loop->listener_fd, NULL);
+	loop->accept_paused = true;
+	loop->accept_again_ns = now + ACCEPT_PAUSE_NS;
+}
+
+static void accept_resume(struct loop *loop)
+{
+	if (watch(loop, loop->listener_fd, &loop->ref_listener) == 0)
+		loop->accept_paused = false;
+}
+
+/* Takes what is in the accept queue, at most @limit. True when the queue is empty. */
+static bool accept_some(struct loop *loop, unsigned limit, uint64_t now)
+{
+	for (unsigned i = 0; i < limit; i++) {
+		struct sockaddr_storage peer;
+		socklen_t len = sizeof(peer);
+		int fd = accept4(loop->listener_fd, (struct sockaddr *)&peer, &len,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			conn_accept(&loop->owner, fd, &peer, now);
+			continue;
+		}
+		switch (errno) {
+		case EAGAIN:
+			return true;
+		case EMFILE:
+		case ENFILE:
+		case ENOBUFS:
+		case ENOMEM:
+			accept_pause(loop, -errno, now);
+			return false;
+		default: /* that one is gone: ECONNABORTED, EPROTO ... */
+			break;
+		}
+	}
+	return false;
+}
+
+/* Whatever can still come does so now: the process has looked at the queues. */
+static void retire(struct loop *loop)
+{
+	if (loop->listener_fd >= 0)
+		close(loop->listener_fd);
+	loop->listener_fd = -1;
+	loop->accept_paused = false;
+	loop->owner.handoff = NULL;
+	loop->owner.steer = NULL;
+	handoff_worker_free(loop->handoff);
+	loop->handoff = NULL;
+	__atomic_store_n(&loop->retired, true, __ATOMIC_RELEASE);
+	notify(loop);
+}
+
+/* The main thread has something to say. */
+static void wake(struct loop *loop, uint64_t now)
+{
+	bool drain = __atomic_load_n(&loop->drain, __ATOMIC_ACQUIRE);
+	eventfd_t n;
+
+	eventfd_read(loop->wake_fd, &n);
+	__atomic_store_n(&loop->pongs, __atomic_load_n(&loop->pings, __ATOMIC_ACQUIRE),
+			 __ATOMIC_RELEASE);
+	if (!drain) {
+		loop->owner.draining = false;
+	} else if (!__atomic_load_n(&loop->drained, __ATOMIC_RELAXED)) {
+		conn_drain(&loop->owner, now);
+		accept_some(loop, UINT32_MAX, now);
+		__atomic_store_n(&loop->drained, true, __ATOMIC_RELEASE);
+		notify(loop);
+	}
+	if (__atomic_load_n(&loop->retire, __ATOMIC_ACQUIRE) && !loop->retired)
+		retire(loop);
+}
+
+static void handle_event(struct loop *loop, const struct epoll_event *event, uint64_t now)
+{
+	uint8_t *ref = event->data.ptr;
+
+	switch ((enum ref)*ref) {
+	case REF_LISTENER:
+		if (loop->listener_fd >= 0 && !loop->accept_paused)
+			accept_some(loop, ACCEPTS_PER_EVENT, now);
+		break;
+	case REF_WAKE:
+		wake(loop, now);
+		break;
+	case REF_CONN:
+		conn_event(&loop->owner, event->data.ptr, event->events, now);
+		break;
+	case REF_RELAY:
+		relay_handle_event(&loop->owner.relay, event->data.ptr, event->events);
+		break;
+	}
+}
+
+/* Until the next timer; less than 0: for ever. */
+static int64_t until_timer(const struct loop *loop, uint64_t now)
+{
+	const struct timer *first = timers_first(&loop->owner.timers);
+	uint64_t at = first ? first->at_ns : UINT64_MAX;
+
+	at = MIN(at, loop->relay_reap_ns);
+	if (loop->accept_paused)
+		at = MIN(at, loop->accept_again_ns);
+	if (at == UINT64_MAX)
+		return -1;
+	return at > now ? (int64_t)(at - now) : 0;
+}
+
+static int wait_events(struct loop *loop, struct epoll_event *events, int max)
+{
+	int64_t ns = until_timer(loop, now_ns());
+	struct timespec ts = { .tv_sec = ns / (int64_t)NSEC_PER_SEC,
+			       .tv_nsec = ns % (int64_t)NSEC_PER_SEC };
+	int n = epoll_pwait2(loop->owner.epoll_fd, events, max, ns < 0 ? NULL : &ts, NULL);
+
+	if (n < 0 && errno == ENOSYS) /* before Linux 5.11 */
+		n = epoll_wait(loop->owner.epoll_fd, events, max,
+			       ns < 0 ? -1 : (int)((ns + 999999) / 1000000));
+	return n;
+}
+
+static void run_timers(struct loop *loop, uint64_t now)
+{
+	struct timer *timer;
+
+	while ((timer = timers_first(&loop->owner.timers)) && timer->at_ns <= now)
+		conn_timeout(&loop->owner, timer, now);
+	if (loop->accept_paused && loop->accept_again_ns <= now)
+		accept_resume(loop);
+}
+
+static void *run(void *arg)
+{
+	struct loop *loop = arg;
+	struct epoll_event events[EVENTS_PER_BATCH];
+
+	/* Looks at the child of a hand-off are tens of microseconds apart; the default slack is 50. */
+	prctl(PR_SET_TIMERSLACK, 1);
+	while (!__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE)) {
+		int n = wait_events(loop, events, EVENTS_PER_BATCH);
+		uint64_t now = now_ns();
+		unsigned before = conn_unsettled(&loop->owner);
+
+		for (int i = 0; i < n; i++)
+			handle_event(loop, &events[i], now);
+		run_timers(loop, now);
+		loop->relay_reap_ns = relay_worker_reap(&loop->owner.relay, now);
+		conn_reap(&loop->owner);
+		/* While draining the main thread waits for the last of them. */
+		if (loop->owner.draining && before && !conn_unsettled(&loop->owner))
+			notify(loop);
+	}
+	return NULL;
+}
+
+/* Signals are the main thread's. */
+static int start(struct loop *loop)
+{
+	sigset_t all, old;
+	int err;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	err = pthread_create(&loop->thread, NULL, run, loop);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	loop->started = err == 0;
+	return -err;
+}
+
+int loop_new(const struct loop_config *config, struct loop **ret_loop, char *error,
+	     size_t error_size)
+{
+	struct loop *loop = calloc(1, sizeof(*loop));
+	int err;
+
+	if (!loop)
+		return -ENOMEM;
+	loop->ref_listener = REF_LISTENER;
+	loop->ref_wake = REF_WAKE;
+	loop->notify_fd = config->notify_fd;
+	loop->owner.routes = config->routes;
+	loop->owner.sniffer = config->index;
+	loop->owner.steer = config->steer;
+	loop->relay_reap_ns = UINT64_MAX;
+	loop->wake_fd = loop->owner.epoll_fd = -1;
+	loop->listener_fd = err = sniffer_socket(error, error_size);
+	if (err < 0)
+		goto fail;
+	snprintf(error, error_size, "a worker could not be started (memory, descriptors)");
+	err = -ENOMEM;
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	loop->owner.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->wake_fd < 0 || loop->owner.epoll_fd < 0 ||
+	    watch(loop, loop->wake_fd, &loop->ref_wake) < 0 ||
+	    watch(loop, loop->listener_fd, &loop->ref_listener) < 0)
+		goto fail;
+	err = conn_owner_init(&loop->owner);
+	if (err)
+		goto fail;
+	if (config->guards) {
+		err = handoff_worker_new(config->guards, &loop->handoff);
+		if (err)
+			goto fail;
+		loop->owner.handoff = loop->handoff;
+	}
+	err = start(loop);
+	if (err)
+		goto fail;
+	*ret_loop = loop;
+	return 0;
+fail:
+	loop_free(loop);
+	return err;
+}
+
+static void tell(struct loop *loop)
+{
+	eventfd_write(loop->wake_fd, 1);
+}
+
+void loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	if (loop->started) {
+		__atomic_store_n(&loop->stop, true, __ATOMIC_RELEASE);
+		tell(loop);
+		pthread_join(loop->thread, NULL);
+	}
+	conn_close_all(&loop->owner);
+	timers_free(&loop->owner.timers);
+	handoff_worker_free(loop->handoff);
+	if (loop->listener_fd >= 0)
+		close(loop->listener_fd);
+	if (loop->wake_fd >= 0)
+		close(loop->wake_fd);
+	if (loop->owner.epoll_fd >= 0)
+		close(loop->owner.epoll_fd);
+	free(loop);
+}
+
+int loop_sniffer_fd(const struct loop *loop)
+{
+	return loop->listener_fd;
+}
+
+void loop_drain(struct loop *loop, bool draining)
+{
+	__atomic_store_n(&loop->drained, false, __ATOMIC_RELEASE);
+	__atomic_store_n(&loop->drain, draining, __ATOMIC_RELEASE);
+	tell(loop);
+}
+
+bool loop_drained(const struct loop *loop)
+{
+	return __atomic_load_n(&loop->drained, __ATOMIC_ACQUIRE);
+}
+
+void loop_retire(struct loop *loop)
+{
+	__atomic_store_n(&loop->retire, true, __ATOMIC_RELEASE);
+	tell(loop);
+}
+
+bool loop_retired(const struct loop *loop)
+{
+	return __atomic_load_n(&loop->retired, __ATOMIC_ACQUIRE);
+}
+
+void loop_ping(struct loop *loop)
+{
+	__atomic_fetch_add(&loop->pings, 1, __ATOMIC_RELEASE);
+	tell(loop);
+}
+
+bool loop_alive(const struct loop *loop)
+{
+	return __atomic_load_n(&loop->pongs, __ATOMIC_ACQUIRE) ==
+	       __atomic_load_n(&loop->pings, __ATOMIC_ACQUIRE);
+}
+
+unsigned loop_unsettled(const struct loop *loop)
+{
+	return conn_unsettled(&loop->owner);
+}
+
+unsigned loop_relayed(const struct loop *loop)
+{
+	return __atomic_load_n(&loop->owner.in_state[CONN_RELAYING], __ATOMIC_RELAXED);
+}
+
+void loop_numbers_add(const struct loop *loop, struct loop_numbers *sum)
+{
+	for (int i = 0; i < CONN_COUNTER_COUNT; i++)
+		sum->counters[i] += __atomic_load_n(&loop->owner.counters[i], __ATOMIC_RELAXED);
+	for (int i = 0; i < RELAY_REASONS; i++)
+		sum->reasons[i] += __atomic_load_n(&loop->owner.reasons[i], __ATOMIC_RELAXED);
+	for (int i = 0; i < CONN_STATES; i++)
+		sum->in_state[i] += __atomic_load_n(&loop->owner.in_state[i], __ATOMIC_RELAXED);
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The status document: what is open, what was done, and why it was done that way. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "resident.h"
+#include "util.h"
+
+/* Every json_object_object_add() takes its value over; a NULL one, without memory, becomes null. */
+static void add_string(struct json_object *to, const char *key, const char *text)
+{
+	json_object_object_add(to, key, json_object_new_string(text));
+}
+
+static void add_number(struct json_object *to, const char *key, uint64_t n)
+{
+	json_object_object_add(to, key, json_object_new_int64((int64_t)n));
+}
+
+static void add_endpoint(struct json_object *to, const char *key, const struct endpoint *endpoint)
+{
+	char text[ENDPOINT_STRLEN];
+
+	add_string(to, key, endpoint_format(endpoint, text));
+}
+
+static void add_seconds(struct json_object *to, const char *key, uint64_t ns)
+{
+	char text[32];
+	double seconds = (double)ns / (double)NSEC_PER_SEC;
+
+	snprintf(text, sizeof(text), "%.3f", seconds);
+	json_object_object_add(to, key, json_object_new_double_s(seconds, text));
+}
+
+static struct json_object *window_report(const struct window *window, uint64_t now)
+{
+	const struct window_options *options = &window->options;
+	struct json_object *report = json_object_new_object();
+	struct json_object *ports = json_object_new_array();
+	struct json_object *domains = json_object_new_array();
+
+	for (size_t i = 0; i < options->n_ports; i++)
+		json_object_array_add(ports, json_object_new_int(options->ports[i]));
+	for (size_t i = 0; i < options->n_domains; i++)
+		json_object_array_add(domains, json_object_new_string(options->domains[i]));
+	add_string(report, "name", options->name);
+	json_object_object_add(report, "ports", ports);
+	json_object_object_add(report, "domains", domains);
+	add_endpoint(report, "responder", &options->responder);
+	if (options->has_web_server)
+		add_endpoint(report, "web_server", &options->web_server);
+	else
+		json_object_object_add(report, "web_server", NULL);
+	add_string(report, "plane", plane_names[options->plane]);
+	add_string(report, "client_ip", client_ip_names[options->client_ip]);
+	add_seconds(report, "opened_s", now - window->opened_ns);
+	add_seconds(report, "remaining_s",
+		    window->deadline_ns > now ? window->deadline_ns - now : 0);
+	add_number(report, "acme_connections",
+		   __atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED));
+	return report;
+}
+
+static struct json_object *plane_report(const char *why_not)
+{
+	struct json_object *report = json_object_new_object();
+
+	json_object_object_add(report, "available", json_object_new_boolean(!why_not));
+	if (why_not)
+		add_string(report, "reason", why_not);
+	return report;
+}
+
+static const char *state_name(const struct resident *resident)
+{
+	static const char *const names[] = {
+		[ENGINE_STEERING] = "open",
+		[ENGINE_DRAINING] = "draining",
+		[ENGINE_LINGERING] = "lingering",
+		[ENGINE_FINISHED] = "idle",
+	};
+
+	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
+		if (resident->engines[i])
+			return names[engine_state(resident->engines[i])];
+	return "idle";
+}
+
+static struct json_object *counters_report(const struct engine_numbers *numbers)
+{
+	struct json_object *report = json_object_new_object();
+
+	for (int i = 0; i < STEER_COUNTER_COUNT; i++)
+		add_number(report, steer_counter_names[i], numbers->steer[i]);
+	for (int i = 0; i < CONN_COUNTER_COUNT; i++)
+		add_number(report, conn_counter_names[i], numbers->loop.counters[i]);
+	for (int i = 0; i < GUARD_COUNTER_COUNT; i++)
+		add_number(report, guard_counter_names[i], numbers->guard[i]);
+	return report;
+}
+
+struct json_object *resident_report(const struct resident *resident, uint64_t now_ns)
+{
+	const struct window_set *set = &resident->routes.windows;
+	struct engine_numbers numbers = resident->past;
+	struct json_object *report = json_object_new_object();
+	struct json_object *windows = json_object_new_array();
+	struct json_object *planes = json_object_new_object();
+	struct json_object *connections = json_object_new_object();
+	struct json_object *reasons = json_object_new_object();
+
+	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
+		if (resident->engines[i])
+			engine_numbers_add(resident->engines[i], &numbers);
+	for (size_t i = 0; i < set->n; i++)
+		json_object_array_add(windows, window_report(set->windows[i], now_ns));
+	json_object_object_add(planes, "handoff",
+			       plane_report(resident->last_no_handoff[0] ?
+						    resident->last_no_handoff :
+						    NULL));
+	json_object_object_add(planes, "relay", plane_report(NULL));
+	for (int i = 0; i < CONN_CLOSED; i++)
+		add_number(connections, conn_state_names[i], numbers.loop.in_state[i]);
+	for (unsigned i = 0; i < RELAY_REASONS; i++)
+		if (numbers.loop.reasons[i])
+			add_number(reasons, conn_reason_text(i), numbers.loop.reasons[i]);
+
+	add_string(report, "version", ACME_STEER_VERSION);
+	add_number(report, "pid", (uint64_t)getpid());
+	add_number(report, "netns", resident->netns_inode);
+	add_string(report, "state", state_name(resident));
+	json_object_object_add(report, "planes", planes);
+	json_object_object_add(report, "windows", windows);
+	json_object_object_add(report, "connections", connections);
+	json_object_object_add(report, "counters", counters_report(&numbers));
+	json_object_object_add(report, "relay_reasons", reasons);
+	return report;
+}

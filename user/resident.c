@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The resident process's mind. Windows are what users open and close; an engine is what steers while
+ * any is open. The first window makes an engine or revives the one that still drains; when the last
+ * one closes, by a user's word or by its deadline, the engine drains and in the end is freed.
+ * An engine that only has relayed connections left makes room for a new one and lives on beside it.
+ *
+ * Leases: every STEER_RENEW_NS each steered port gets a new one, never beyond the deadline of the
+ * port's last window. Should this thread or a worker stop, the leases run out.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+
+#include "listeners.h"
+#include "log.h"
+#include "resident.h"
+#include "util.h"
+
+int resident_init(struct resident *resident, unsigned workers)
+{
+	struct stat st;
+
+	*resident = (struct resident){ .workers = workers };
+	if (stat("/proc/self/ns/net", &st) == 0)
+		resident->netns_inode = st.st_ino;
+	resident->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (resident->notify_fd < 0)
+		return -errno;
+	routes_init(&resident->routes);
+	return 0;
+}
+
+void resident_free(struct resident *resident)
+{
+	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
+		engine_free(resident->engines[i]);
+	routes_free(&resident->routes);
+	close(resident->notify_fd);
+}
+
+/* Gives every port the lease that its windows are good for now: none for a port without. */
+static void renew(struct resident *resident, uint64_t now)
+{
+	const struct window_set *set = &resident->routes.windows;
+	struct engine *engine = resident->engines[0];
+
+	for (size_t i = 0; i < set->n; i++) {
+		const struct window_options *options = &set->windows[i]->options;
+
+		for (size_t k = 0; k < options->n_ports; k++) {
+			uint16_t port = options->ports[k];
+			uint64_t deadline = window_set_port_deadline(set, port);
+
+			engine_lease(engine, port, MIN(deadline, now + STEER_LEASE_NS));
+		}
+	}
+	resident->renewed_ns = now;
+}
+
+/* Ends the leases of ports of @window that no window has any more. The window is out of the set. */
+static void end_leases(struct resident *resident, const struct window_options *options)
+{
+	for (size_t i = 0; i < options->n_ports; i++)
+		if (!window_set_of_port(&resident->routes.windows, options->ports[i]))
+			engine_lease(resident->engines[0], options->ports[i], 0);
+}
+
+static void drain_if_unused(struct resident *resident)
+{
+	if (resident->routes.windows.n == 0 && resident->engines[0])
+		engine_drain(resident->engines[0]);
+}
+
+/* Makes engines[0] one that can steer. 0, or -errno with one line in @error. */
+static int engine_ready(struct resident *resident, char *error, size_t error_size)
+{
+	int err;
+
+	if (resident->routes.windows.n > 0)
+		return 0;
+	if (resident->engines[0] && engine_revive(resident->engines[0]) == 0)
+		return 0;
+	if (resident->engines[0]) {
+		size_t i = 1;
+
+		while (i < RESIDENT_MAX_ENGINES && resident->engines[i])
+			i++;
+		if (i == RESIDENT_MAX_ENGINES) {
+			snprintf(error, error_size,
+				 "relayed connections of %d earlier windows are still open; end some "
+				 "of them, or restart the resident process",
+				 RESIDENT_MAX_ENGINES - 1);
+			return -EBUSY;
+		}
+		resident->engines[i] = resident->engines[0];
+		resident->engines[0] = NULL;
+	}
+	err = engine_new(&resident->routes, resident->workers, resident->notify_fd,
+			 &resident->engines[0], error, error_size);
+	if (!err) {
+		const char *why = engine_no_handoff(resident->engines[0]);
+
+		snprintf(resident->last_no_handoff, sizeof(resident->last_no_handoff), "%s",
+			 why ? why : "");
+	}
+	return err;
+}
+
+/* May a window with these options be handed to @target? Says why not, unless a relay will do. */
+static int check_target(struct resident *resident, const struct window_options *options,
+			const struct endpoint *target, char *error, size_t error_size)
+{
+	struct guards *guards = engine_guards(resident->engines[0]);
+	char text[ENDPOINT_STRLEN];
+	enum seize_result result;
+	int err;
+
+	if (!guards || options->plane == PLANE_RELAY)
+		return 0;
+	result = guards_preflight(guards, endpoint_is_v4(target), target, &err);
+	if (err || result == SEIZE_OK || result == SEIZE_QUEUE_FULL)
+		return 0;
+	endpoint_format(target, text);
+	if (options->plane == PLANE_HANDOFF) {
+		snprintf(error, error_size,
+			 "connections can't be handed off to %s: %s; without --plane=handoff they are "
+			 "relayed",
+			 text, seize_texts[result]);
+		return -EOPNOTSUPP;
+	}
+	log_info("connections to %s are relayed: %s", text, seize_texts[result]);
+	return 0;
+}
+
+/* An address that a listener on a wildcard can be reached at. */
+static struct endpoint reachable(const struct listener *listener)
+{
+	struct endpoint at = listener->address;
+
+	if (IN6_IS_ADDR_UNSPECIFIED(&at.addr))
+		at.addr = (struct in6_addr)IN6ADDR_LOOPBACK_INIT;
+	else if (endpoint_is_v4(&at) && !memcmp(&at.addr.s6_addr[12], "\0\0\0", 4))
+		memcpy(&at.addr.s6_addr[12], "\x7f\0\0\1", 4);
+	return at;
+}
+
+/* Is there a web server behind each port, and which plane can it have? */
+static int check_port(struct resident *resident, const struct window_options *options,
+		      uint16_t port, char *error, size_t error_size)
+{
+	struct listener listeners[LISTENERS_MAX];
+	int n = listeners_find(port, listeners);
+
+	if (n < 0) {
+		snprintf(error, error_size, "asking who listens on port %u: %s", port, strerror(-n));
+		return n;
+	}
+	if (n == 0) {
+		snprintf(error, error_size,
+			 "nothing listens on port %u in this network namespace; start the web server "
+			 "first, or name where it is with --web-server or --netns",
+			 port);
+		return -ENOENT;
+	}
+	for (int i = 0; i < n; i++) {
+		struct endpoint at = reachable(&listeners[i]);
+		int err = check_target(resident, options, &at, error, error_size);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Everything about the options that depends on this host. 0, or -errno with one line in @error. */
+static int check(struct resident *resident, const struct window_options *options, char *error,
+		 size_t error_size)
+{
+	const char *no_handoff = engine_no_handoff(resident->engines[0]);
+	int err = 0;
+
+	if (options->plane == PLANE_HANDOFF && no_handoff) {
+		snprintf(error, error_size, "%s; without --plane=handoff connections are relayed",
+			 no_handoff);
+		return -EOPNOTSUPP;
+	}
+	if (options->has_web_server) {
+		if (!listeners_is_local(&options->web_server))
+			return 0;
+		return check_target(resident, options, &options->web_server, error, error_size);
+	}
+	for (size_t i = 0; i < options->n_ports && !err; i++)
+		err = check_port(resident, options, options->ports[i], error, error_size);
+	return err;
+}
+
+static void reply_open(struct resident *resident, struct ctl_conn *conn,
+		       const struct window_options *options)
+{
+	char error[CTL_MAX_ERROR] = "no memory";
+	struct window *window;
+	bool renewed = false;
+	int err = engine_ready(resident, error, sizeof(error));
+
+	if (!err)
+		err = check(resident, options, error, sizeof(error));
+	if (!err) {
+		pthread_rwlock_wrlock(&resident->routes.lock);
+		err = window_set_open(&resident->routes.windows, options, now_ns(), &renewed, error,
+				      sizeof(error));
+		window = err ? NULL : window_set_find(&resident->routes.windows, options->name);
+		if (window) {
+			window->responder_elsewhere = !listeners_is_local(&options->responder);
+			window->web_server_elsewhere = options->has_web_server &&
+						       !listeners_is_local(&options->web_server);
+		}
+		pthread_rwlock_unlock(&resident->routes.lock);
+	}
+	if (err) {
+		drain_if_unused(resident);
+		ctl_reply_error(conn, "%s", error);
+		return;
+	}
+	renew(resident, now_ns());
+	if (!renewed)
+		log_info("window \"%s\" opened", options->name);
+	ctl_reply_line(conn, renewed ? "renewed" : "opened");
+	ctl_reply_ok(conn);
+}
+
+static void handle_open(struct resident *resident, struct ctl_conn *conn,
+			const struct ctl_request *request)
+{
+	_cleanup_free_ struct window_options *options = malloc(sizeof(*options));
+	char error[CTL_MAX_ERROR];
+
+	if (!options) {
+		ctl_reply_error(conn, "no memory");
+		return;
+	}
+	window_options_init(options);
+	for (size_t i = 0; i < request->n; i++) {
+		int err = window_options_set(options, request->pairs[i].key,
+					     request->pairs[i].value, error, sizeof(error));
+
+		if (err == -ENOKEY) {
+			ctl_reply_error(conn, "%s: no such option of a window",
+					request->pairs[i].key);
+			return;
+		}
+		if (err) {
+			ctl_reply_error(conn, "%s", error);
+			return;
+		}
+	}
+	reply_open(resident, conn, options);
+}
+
+/* Takes a window out of the set and ends its leases; says so in one line. */
+static void close_window(struct resident *resident, struct ctl_conn *conn,
+			 const struct window *window, const char *why)
+{
+	const struct window_options options = window->options;
+	char line[256];
+
+	snprintf(line, sizeof(line), "open for %.1f s, %llu challenge connections",
+		 (double)(now_ns() - window->opened_ns) / (double)NSEC_PER_SEC,
+		 (unsigned long long)__atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED));
+	pthread_rwlock_wrlock(&resident->routes.lock);
+	window_set_close(&resident->routes.windows, options.name);
+	pthread_rwlock_unlock(&resident->routes.lock);
+	end_leases(resident, &options);
+	log_info("window \"%s\" %s: %s", options.name, why, line);
+	if (conn)
+		ctl_reply_line(conn, "closed %s %s", options.name, line);
+}
+
+static void handle_close(struct resident *resident, struct ctl_conn *conn,
+			 const struct ctl_request *request)
+{
+	const struct window_set *set = &resident->routes.windows;
+	const char *name = ctl_request_get(request, "name");
+	const char *all = ctl_request_get(request, "all");
+	bool was_open = set->n > 0;
+
+	if (!name && !all) {
+		ctl_reply_error(conn, "close: give the window's name, or all=yes");
+		return;
+	}
+	if (all) {
+		while (set->n > 0)
+			close_window(resident, conn, set->windows[0], "closed");
+	} else if (window_set_find(set, name)) {
+		close_window(resident, conn, window_set_find(set, name), "closed");
+	}
+	if (was_open)
+		drain_if_unused(resident);
+	if (set->n > 0 || !resident->engines[0] || engine_drained(resident->engines[0]) ||
+	    resident->n_closing == RESIDENT_MAX_CLOSING)
+		ctl_reply_ok(conn);
+	else
+		resident->closing[resident->n_closing++] = conn;
+}
+
+static void handle_status(struct resident *resident, struct ctl_conn *conn)
+{
+	struct json_object *report = resident_report(resident, now_ns());
+
+	if (!report) {
+		ctl_reply_error(conn, "no memory");
+		return;
+	}
+	ctl_reply_line(conn, "%s",
+		       json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN));
+	ctl_reply_ok(conn);
+	json_object_put(report);
+}
+
+void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request *request)
+{
+	struct resident *resident = ctx;
+
+	resident->had_request = true;
+	if (!strcmp(request->verb, "open"))
+		handle_open(resident, conn, request);
+	else if (!strcmp(request->verb, "close"))
+		handle_close(resident, conn, request);
+	else if (!strcmp(request->verb, "status"))
+		handle_status(resident, conn);
+	else if (!strcmp(request->verb, "ping"))
+		ctl_reply_ok(conn);
+	else
+		ctl_reply_error(conn, "%s: no such request (open, close, status, ping)",
+				request->verb);
+}
+
+static void expire(struct resident *resident, uint64_t now)
+{
+	struct window_set *set = &resident->routes.windows;
+	bool closed = false;
+
+	for (size_t i = 0; i < set->n;) {
+		if (set->windows[i]->deadline_ns > now) {
+			i++;
+			continue;
+		}
+		close_window(resident, NULL, set->windows[i], "reached its deadline");
+		closed = true;
+	}
+	if (closed)
+		drain_if_unused(resident);
+}
+
+static void reply_closing(struct resident *resident)
+{
+	if (resident->engines[0] && resident->routes.windows.n == 0 &&
+	    !engine_drained(resident->engines[0]))
+		return;
+	for (size_t i = 0; i < resident->n_closing; i++)
+		ctl_reply_ok(resident->closing[i]);
+	resident->n_closing = 0;
+}
+
+uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
+{
+	uint64_t next = window_set_next_deadline(&resident->routes.windows);
+	eventfd_t n;
+
+	eventfd_read(resident->notify_fd, &n);
+	if (next <= now_ns)
+		expire(resident, now_ns);
+	next = window_set_next_deadline(&resident->routes.windows);
+	if (resident->routes.windows.n > 0) {
+		if (now_ns - resident->renewed_ns >= STEER_RENEW_NS) {
+			renew(resident, now_ns);
+			engine_ping(resident->engines[0]);
+		}
+		next = MIN(next, resident->renewed_ns + STEER_RENEW_NS);
+	}
+	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++) {
+		uint64_t again_ns;
+
+		if (!resident->engines[i])
+			continue;
+		if (engine_progress(resident->engines[i], now_ns, &again_ns) == ENGINE_FINISHED) {
+			engine_numbers_add(resident->engines[i], &resident->past);
+			engine_free(resident->engines[i]);
+			resident->engines[i] = NULL;
+		} else {
+			next = MIN(next, again_ns);
+		}
+	}
+	reply_closing(resident);
+	return next;
+}
+
+void resident_close_all(struct resident *resident)
+{
+	while (resident->routes.windows.n > 0)
+		close_window(resident, NULL, resident->routes.windows.windows[0],
+			     "closed, the resident process being stopped");
+	if (resident->engines[0])
+		drain_if_unused(resident);
+}
+
+bool resident_is_idle(const struct resident *resident)
+{
+	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
+		if (resident->engines[i])
+			return false;
+	return resident->routes.windows.n == 0 && resident->n_closing == 0;
+}

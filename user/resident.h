@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The resident process's mind: windows come and go, and with them engines. One thread. */
+#ifndef RESIDENT_H
+#define RESIDENT_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ctl_server.h"
+#include "engine.h"
+#include "routes.h"
+
+/* Engines that are not free of connections yet, beside the one that steers. */
+#define RESIDENT_MAX_ENGINES 8
+/* Conversations that wait for a close to be complete. */
+#define RESIDENT_MAX_CLOSING CTL_MAX_CONNS
+
+struct resident {
+	struct routes routes;
+	unsigned workers;
+	ino_t netns_inode;
+	int notify_fd; /* eventfd: an engine has news */
+	struct engine *engines[RESIDENT_MAX_ENGINES]; /* [0]: steers, or drains and may be revived; may be NULL */
+	struct engine_numbers past; /* of engines that are gone */
+	char last_no_handoff[256];
+	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
+	size_t n_closing;
+	bool had_request;
+	uint64_t renewed_ns;
+};
+
+/* @workers: of each engine. 0 or -errno. */
+int resident_init(struct resident *resident, unsigned workers);
+void resident_free(struct resident *resident);
+
+/* A ctl_handler; @ctx is the resident. */
+void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request *request);
+
+/* Renews leases, ends windows whose time is over, goes on with what drains. Returns when to call again. */
+uint64_t resident_tick(struct resident *resident, uint64_t now_ns);
+
+/* Closes all windows; what is under way is finished by resident_tick(). */
+void resident_close_all(struct resident *resident);
+
+/* No window, no engine, nobody waits for an answer. */
+bool resident_is_idle(const struct resident *resident);
+
+/* The status document, as `status --json` prints it. The caller puts it. */
+struct json_object *resident_report(const struct resident *resident, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the workers ask of the windows: where does this connection go? Locked; any thread. */
+#ifndef ROUTES_H
+#define ROUTES_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "addr.h"
+#include "window.h"
+
+/* Only the main thread writes, with the lock held; it may read without. */
+struct routes {
+	pthread_rwlock_t lock;
+	struct window_set windows;
+};
+
+/* Where one connection goes, and how. */
+struct route {
+	bool to_responder; /* else to the web server */
+	bool elsewhere;	   /* the target is not on this host: only a relay gets there */
+	struct endpoint target;
+	enum plane plane;
+	enum client_ip client_ip;
+};
+
+void routes_init(struct routes *routes);
+void routes_free(struct routes *routes);
+
+/*
+ * To the web server, for a connection to @local that has just come: asked then, since the window
+ * may be closed before it is classified. *ret_sniff_ns: how long to wait for a ClientHello.
+ */
+struct route routes_web_server(struct routes *routes, const struct endpoint *local,
+			       uint64_t *ret_sniff_ns);
+
+/*
+ * To the responder of the window that wants an acme-tls/1 ClientHello for @sni on the port of
+ * @local; counts it there. False when no window does.
+ */
+bool routes_responder(struct routes *routes, const struct endpoint *local, const char *sni,
+		      struct route *ret_route);
+
+#endif

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Builds one TCP segment as it would come from the client. Pure. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "segment.h"
+
+#define TCP_FIN 0x01
+#define TCP_RST 0x04
+#define TCP_PSH 0x08
+#define TCP_ACK 0x10
+#define TTL	64
+
+static void put16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, (uint16_t)(v >> 16));
+	put16(p + 2, (uint16_t)v);
+}
+
+/* One's complement sum of RFC 1071 over big-endian 16-bit words, not yet folded to 16 bits. */
+static uint64_t sum(const uint8_t *p, size_t len, uint64_t acc)
+{
+	for (; len >= 4; p += 4, len -= 4) {
+		uint32_t word;
+
+		memcpy(&word, p, 4);
+		acc += ntohl(word);
+	}
+	if (len >= 2) {
+		acc += (uint64_t)p[0] << 8 | p[1];
+		p += 2;
+		len -= 2;
+	}
+	if (len)
+		acc += (uint64_t)p[0] << 8;
+	return acc;
+}
+
+static uint16_t fold(uint64_t acc)
+{
+	/* Words of 32 bits were added: both halves count. */
+	while (acc >> 16)
+		acc = (acc & 0xffff) + (acc >> 16);
+	return (uint16_t)~acc;
+}
+
+static size_t put_ipv4(uint8_t *ip, const struct flow_key *key, size_t tcp_len)
+{
+	memset(ip, 0, 20);
+	ip[0] = 0x45;
+	put16(ip + 2, (uint16_t)(20 + tcp_len));
+	put16(ip + 6, 0x4000); /* don't fragment */
+	ip[8] = TTL;
+	ip[9] = IPPROTO_TCP;
+	memcpy(ip + 12, key->remote + 12, 4);
+	memcpy(ip + 16, key->local + 12, 4);
+	put16(ip + 10, fold(sum(ip, 20, 0)));
+	return 20;
+}
+
+static size_t put_ipv6(uint8_t *ip, const struct flow_key *key, size_t tcp_len)
+{
+	memset(ip, 0, 8);
+	ip[0] = 0x60;
+	put16(ip + 4, (uint16_t)tcp_len);
+	ip[6] = IPPROTO_TCP;
+	ip[7] = TTL;
+	memcpy(ip + 8, key->remote, 16);
+	memcpy(ip + 24, key->local, 16);
+	return 40;
+}
+
+static uint16_t tcp_checksum(const struct flow_key *key, bool v4, const uint8_t *tcp, size_t len)
+{
+	size_t skip = v4 ? 12 : 0;
+	uint64_t acc = IPPROTO_TCP + len;
+
+	acc = sum(key->remote + skip, 16 - skip, acc);
+	acc = sum(key->local + skip, 16 - skip, acc);
+	return fold(sum(tcp, len, acc));
+}
+
+size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size)
+{
+	const struct flow_key *key = segment->key;
+	bool v4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)(const void *)key->local);
+	size_t header_len = segment->timestamps ? 32 : 20;
+	size_t tcp_len = header_len + segment->len;
+	uint8_t *ip = frame + SEGMENT_ETHERNET_LEN;
+	uint8_t *tcp;
+
+	if (SEGMENT_ETHERNET_LEN + (v4 ? 20 : 40) + tcp_len > size || tcp_len > UINT16_MAX - 40)
+		return 0;
+
+	memcpy(frame, segment->mac, 6);
+	memset(frame + 6, 0, 6);
+	put16(frame + 12, v4 ? 0x0800 : 0x86dd);
+	tcp = ip + (v4 ? put_ipv4(ip, key, tcp_len) : put_ipv6(ip, key, tcp_len));
+
+	memcpy(tcp, &key->remote_port, 2);
+	memcpy(tcp + 2, &key->local_port, 2);
+	put32(tcp + 4, segment->seq);
+	put32(tcp + 8, segment->ack);
+	tcp[12] = (uint8_t)(header_len / 4 << 4);
+	tcp[13] = TCP_ACK | (segment->len ? TCP_PSH : 0) | (segment->fin ? TCP_FIN : 0) |
+		  (segment->rst ? TCP_RST : 0);
+	put16(tcp + 14, segment->window);
+	put32(tcp + 16, 0); /* checksum, urgent pointer */
+	if (segment->timestamps) {
+		put32(tcp + 20, 0x0101080a); /* NOP, NOP, timestamps, length 10 */
+		put32(tcp + 24, segment->tsval);
+		put32(tcp + 28, segment->tsecr);
+	}
+	if (segment->len)
+		memcpy(tcp + header_len, segment->payload, segment->len);
+	put16(tcp + 16, tcp_checksum(key, v4, tcp, tcp_len));
+	return (size_t)(tcp - frame) + tcp_len;
+}

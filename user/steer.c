@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Loads and attaches steer.bpf.c; the lease. The only user of its skeleton.
+ *
+ * Nothing is pinned: the program, its maps and its link live as long as this process's descriptors,
+ * so however the process ends, the port is as if it had never been there.
+ */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "bpf_util.h"
+#include "log.h"
+#include "steer.h"
+#include "steer.skel.h"
+#include "util.h"
+
+#define LEASE_PORTS 65536
+
+struct steer {
+	struct steer_bpf *bpf;
+	struct bpf_link *link;
+	uint64_t *leases; /* mapped: one for each port */
+};
+
+#define COUNTER_NAME(id, name, text) name,
+const char *const steer_counter_names[] = { STEER_COUNTERS(COUNTER_NAME) };
+_Static_assert(ARRAY_SIZE(steer_counter_names) == STEER_COUNTER_COUNT, "a name for each counter");
+
+int steer_attach(struct steer *steer)
+{
+	_cleanup_close_ int netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	if (netns_fd < 0)
+		return -errno;
+	steer->link = bpf_program__attach_netns(steer->bpf->progs.steer, netns_fd);
+	return steer->link ? 0 : -errno;
+}
+
+int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t error_size)
+{
+	struct steer *steer = calloc(1, sizeof(*steer));
+	int err;
+
+	if (!steer)
+		return -ENOMEM;
+	steer->leases = MAP_FAILED;
+	bpf_util_quiet();
+	steer->bpf = steer_bpf__open();
+	if (!steer->bpf) {
+		err = -errno;
+		snprintf(error, error_size, "opening the steering program: %s", strerror(-err));
+		goto fail;
+	}
+	steer->bpf->rodata->n_sniffers = n_sniffers;
+	err = steer_bpf__load(steer->bpf);
+	if (err) {
+		snprintf(error, error_size, "loading the steering program: %s; %s", strerror(-err),
+			 bpf_util_remedy(err));
+		goto fail;
+	}
+	steer->leases = mmap(NULL, LEASE_PORTS * sizeof(uint64_t), PROT_READ | PROT_WRITE,
+			     MAP_SHARED, bpf_map__fd(steer->bpf->maps.leases), 0);
+	if (steer->leases == MAP_FAILED) {
+		err = -errno;
+		snprintf(error, error_size, "mapping the leases: %s", strerror(-err));
+		goto fail;
+	}
+	err = steer_attach(steer);
+	if (err) {
+		snprintf(error, error_size, "attaching the steering program: %s; %s",
+			 strerror(-err), bpf_util_remedy(err));
+		goto fail;
+	}
+	*ret_steer = steer;
+	return 0;
+fail:
+	steer_free(steer);
+	return err;
+}
+
+void steer_free(struct steer *steer)
+{
+	if (!steer)
+		return;
+	bpf_link__destroy(steer->link);
+	if (steer->leases != MAP_FAILED)
+		munmap(steer->leases, LEASE_PORTS * sizeof(uint64_t));
+	steer_bpf__destroy(steer->bpf);
+	free(steer);
+}
+
+int steer_set_sniffer(struct steer *steer, unsigned index, int fd)
+{
+	uint64_t value = (uint64_t)fd;
+
+	return bpf_map__update_elem(steer->bpf->maps.sniffers, &index, sizeof(index), &value,
+				    sizeof(value), BPF_ANY);
+}
+
+void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns)
+{
+	__atomic_store_n(&steer->leases[port], until_ns, __ATOMIC_RELEASE);
+}
+
+void steer_detach(struct steer *steer)
+{
+	bpf_link__destroy(steer->link);
+	steer->link = NULL;
+}
+
+void steer_synchronize(void)
+{
+	/* synchronize_rcu() by another name: packets are looked up under rcu_read_lock(). */
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
+
+int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsigned *ret_syn)
+{
+	struct queue_block block = { .sniffer = index };
+	int err;
+
+	bpf_util_run(bpf_program__fd(steer->bpf->progs.steer_queue), &block, sizeof(block), &block,
+		     0, 0, &err);
+	if (err)
+		return err;
+	if (!block.found)
+		return -ENOENT;
+	*ret_accept = block.accept_queue;
+	*ret_syn = block.syn_queue;
+	return 0;
+}
+
+int steer_exempt(struct steer *steer, const struct endpoint *source, bool add)
+{
+	struct relay_source key = { .port_be = htons(source->port) };
+	uint8_t one = 1;
+
+	memcpy(key.addr, &source->addr, sizeof(key.addr));
+	if (add)
+		return bpf_map__update_elem(steer->bpf->maps.relay_sources, &key, sizeof(key), &one,
+					    sizeof(one), BPF_ANY);
+	return bpf_map__delete_elem(steer->bpf->maps.relay_sources, &key, sizeof(key), 0);
+}
+
+void steer_counters(struct steer *steer, uint64_t ret_counters[STEER_COUNTER_COUNT])
+{
+	bpf_util_sum(bpf_map__fd(steer->bpf->maps.steer_counters), STEER_COUNTER_COUNT,
+			       ret_counters);
+}

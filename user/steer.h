@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Steering new connections to the sniffers: the sk_lookup program, its leases and its counters. */
+#ifndef STEER_H
+#define STEER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "addr.h"
+#include "steer_shared.h"
+
+/* How long a lease lasts when nobody renews it, and how often it is renewed. */
+#define STEER_LEASE_NS 900000000u
+#define STEER_RENEW_NS 200000000u
+
+struct steer;
+
+extern const char *const steer_counter_names[STEER_COUNTER_COUNT];
+
+/*
+ * Loads the program for @n_sniffers sockets into the kernel and attaches it to this network
+ * namespace; nothing is steered before a lease is given. Returns 0, or -errno with one line in
+ * @error that says what is missing and what to do.
+ */
+int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t error_size);
+
+/* Detaches and unloads. NULL is fine. */
+void steer_free(struct steer *steer);
+
+/* Makes @fd, a listening AF_INET6 socket that is not v6-only, sniffer @index. 0 or -errno. */
+int steer_set_sniffer(struct steer *steer, unsigned index, int fd);
+
+/*
+ * Steers new connections to @port (host order) until @until_ns (CLOCK_MONOTONIC), or no longer
+ * when it is 0: one 64-bit store.
+ */
+void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns);
+
+/* Detaches the program: new connections don't reach it any more. Ends no lease. */
+void steer_detach(struct steer *steer);
+
+/* Attaches it again. 0 or -errno. */
+int steer_attach(struct steer *steer);
+
+/*
+ * Returns when every CPU that was in the program has left it: after steer_detach() the sniffers get
+ * no new handshake from then on. Takes some milliseconds.
+ */
+void steer_synchronize(void);
+
+/*
+ * How much waits at sniffer @index: connections to accept, handshakes under way. 0 or -errno. From
+ * any thread.
+ */
+int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsigned *ret_syn);
+
+/* Exempts the relay's own connection from @source while it is made; or no longer. Any thread. */
+int steer_exempt(struct steer *steer, const struct endpoint *source, bool add);
+
+/* Sums over the CPUs. */
+void steer_counters(struct steer *steer, uint64_t ret_counters[STEER_COUNTER_COUNT]);
+
+#endif
