@@ -152,7 +152,7 @@ static bool slow_alpn(const uint8_t *data, size_t at, size_t end, struct hello *
 
 static bool slow_body(const uint8_t *data, size_t end, struct hello *ret)
 {
-	size_t at = 34, suites, count[65536 / 8] = { 0 };
+	size_t at = 34, suites, count[2] = { 0 }; /* of SNI and of ALPN */
 
 	if (data[0] != 3 || data[at] > 32 || data[at] > end - at - 1)
 		return false;
@@ -180,7 +180,7 @@ static bool slow_body(const uint8_t *data, size_t end, struct hello *ret)
 		at += 4;
 		if (len > end - at)
 			return false;
-		if ((type == 0 || type == 16) && count[type]++)
+		if ((type == 0 || type == 16) && count[type / 16]++)
 			return false;
 		if (type == 0 && !slow_server_name(data, at, at + len, ret))
 			return false;
