@@ -19,7 +19,7 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-BUILD = HERE.parent.parent / "build"
+BUILD = pathlib.Path(os.environ.get("ACME_STEER_BUILD", HERE.parent.parent / "build"))
 TOOLS = BUILD / "tools"
 
 CLONE_NEWNET = 0x40000000

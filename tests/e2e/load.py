@@ -60,3 +60,63 @@ def assert_real_clients(tool, nginx, since):
             peer = (address, int(port))
             assert logged[peer] > 0, f"nginx did not see {address} port {port}"
             logged[peer] -= 1
+
+
+def cycles(steer, load, count, *options, between=20):
+    """Opens and closes count windows under the load, so many connections apart.
+
+    Returns how many connections were steered, and how many windows saw one.
+    """
+    accepted = {}
+    seen = 0
+    before = 0
+    for _ in range(count):
+        steer.open(*options)
+        more_connections(load, between)
+        status = steer.status()
+        steer.close()
+        if status:
+            # A resident process that is asked again goes on counting; a new one starts at 0.
+            accepted[status["pid"]] = status["counters"]["accepted"]
+            assert status["counters"]["lost"] == 0, status
+            total = sum(accepted.values())
+            seen += total > before
+            before = total
+        more_connections(load, between)
+    return sum(accepted.values()), seen
+
+
+def issue(lab, nginx, pebble, steer, *domains):
+    """lego gets a certificate inside `acme-steer run` under load; nobody else notices."""
+    since = nginx.log_position()
+    load = start_tlsload(lab, nginx)
+    longlived = start_longlived(lab, "--trios", 2)
+    wait_established(longlived, 6)
+    argv, env, cert = pebble.lego(*domains)
+    options = [word for domain in domains for word in ("--domain", domain)]
+    lego = lab.edge.start("run-lego", steer.run_command(*options) + argv, env=env)
+    seen = {"acme": 0, "accepted": 0, "relayed": 0, "handed_off_web": 0, "lost": 0}
+
+    def look():
+        status = steer.status()
+        for window in status["windows"] if status else []:
+            seen["acme"] = max(seen["acme"], window["acme_connections"])
+        if status:
+            for name in ("accepted", "handed_off_web", "lost"):
+                seen[name] = max(seen[name], status["counters"].get(name, 0))
+        return not lego.running()
+
+    wait_until(look, 90, "lego ends", interval=0.1)
+    more_connections(load, 100)
+    assert lego.popen.returncode == 0, lego.stderr()[-3000:]
+    issuer, names = pebble.describe(cert)
+    assert "Pebble Intermediate CA" in issuer and names == set(domains)
+    assert steer.windows() == {}, "run closed its window"
+    assert_all_ok(longlived.stop_and_result(), 6)
+    result = load.stop_and_result()
+    assert_all_ok(result, 1000)
+    assert_real_clients(load, nginx, since)
+    clients = {address for address, _port in nginx.peers(since)}
+    assert clients <= set(lab.sources), clients
+    assert seen["acme"] >= 3 and seen["accepted"] > 100 and seen["lost"] == 0, seen
+    return result

@@ -11,7 +11,7 @@ import subprocess
 from lab import TOOLS, sh, wait_until
 
 SMALL = b"a small page, the same for everybody\n" * 20
-DOWNLOAD_BYTES = 32 << 20
+DOWNLOAD_BYTES = 8 << 20
 
 
 def make_cert(directory, name, key_options, san, ca=None):

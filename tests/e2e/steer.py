@@ -4,6 +4,7 @@
 import collections
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -69,7 +70,7 @@ class Steer:
 
     def counter(self, name):
         status = self.status()
-        return status["counters"].get(name, 0) if status else 0
+        return status.get("counters", {}).get(name, 0) if status else 0
 
     def pid(self):
         status = self.status()
@@ -90,7 +91,6 @@ class Steer:
 
     def kill(self, sig=signal.SIGKILL):
         for pid in self.residents():
-            kill_pid(pid, signal.SIGCONT)
             kill_pid(pid, sig)
 
     def reset(self):
@@ -101,15 +101,16 @@ class Steer:
             try:
                 self.run("close", "--all", timeout=15)
                 wait_until(lambda: not self.residents(), 15, "the resident process ends")
-            except (AssertionError, subprocess.TimeoutExpired):
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                print(f"killed: {error}; {self.run('status', '--json')}")
                 self.kill()
 
 
 class Kernel:
     """BPF objects of this machine that were not there at the baseline and are not somebody else's.
 
-    Other tests may run at the same time: an object held by a process outside of our namespaces
-    is theirs; so is a sk_lookup link on another namespace.
+    Other tests may run at the same time: an object that only processes outside of our namespaces
+    hold is theirs. One that nobody holds is still in the kernel for some other reason, and counts.
     """
 
     KINDS = ("link", "prog", "map")
@@ -127,34 +128,51 @@ class Kernel:
             objects = []
         return objects if isinstance(objects, list) else []
 
+    @staticmethod
+    def _holders():
+        """(kind, id) -> processes that have a descriptor of it; bpftool is not always built to tell."""
+        holders = collections.defaultdict(set)
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                for fd in os.listdir(f"/proc/{pid}/fd"):
+                    if "bpf" not in os.readlink(f"/proc/{pid}/fd/{fd}"):
+                        continue
+                    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as f:
+                        info = dict(re.findall(r"^(\w+):\s*(\S+)", f.read(), re.M))
+                    for kind in Kernel.KINDS:
+                        if f"{kind}_id" in info:
+                            holders[kind, int(info[f"{kind}_id"])].add(int(pid))
+            except OSError:
+                continue
+        return holders
+
     def objects(self):
         ours = {pid for netns in self.lab.namespaces for pid in netns.pids()}
-        inodes = {netns.inode for netns in self.lab.namespaces}
-        found = []
-        for kind in self.KINDS:
-            for o in self._show(kind):
-                if o["id"] in self.baseline[kind]:
-                    continue
-                holders = {p["pid"] for p in o.get("pids", [])}
-                if holders and not holders & ours:
-                    continue
-                if "netns_ino" in o and o["netns_ino"] not in inodes:
-                    continue
-                found.append((kind, o["id"], o.get("name") or o.get("type")))
-        return found
+        found = [(kind, o["id"], o.get("name") or o.get("type"))
+                 for kind in self.KINDS for o in self._show(kind)
+                 if o["id"] not in self.baseline[kind]]
+        if not found:
+            return []
+        holders = self._holders()
+        found = [o for o in found if not holders[o[0], o[1]] or holders[o[0], o[1]] & ours]
+        # Somebody else's may have gone with its process between the two looks.
+        still = {(kind, o["id"]) for kind in {o[0] for o in found} for o in self._show(kind)}
+        return [o for o in found if o[:2] in still]
 
 
-def leftovers(lab, kernel, steer):
-    """What of acme-steer is there: BPF objects, tcx attachments, processes, sockets, files, routes."""
+def leftovers(lab, kernel, steer, killed=False):
+    """What of acme-steer is there: BPF objects, processes, sockets, files, rules.
+
+    The name of its control socket stays when it was killed with SIGKILL; the next start removes it.
+    """
     found = [f"{kind} {name} {number}" for kind, number, name in kernel.objects()]
     found += [f"process {pid}" for pid in steer.residents()]
     for line in lab.edge.run("ss", "-Hanp").splitlines():
         if "acme-steer" in line:
             found.append(f"socket {line}")
     inode = lab.edge.inode
-    for suffix in ("sock",):
-        if os.path.exists(f"/run/acme-steer/{inode}.{suffix}"):
-            found.append(f"/run/acme-steer/{inode}.{suffix}")
+    if not killed and os.path.exists(f"/run/acme-steer/{inode}.sock"):
+        found.append(f"/run/acme-steer/{inode}.sock")
     for family in ("-4", "-6"):
         rules = lab.edge.run("ip", family, "rule", "show").splitlines()
         found += [f"rule {rule}" for rule in rules

@@ -24,7 +24,7 @@
 
 #define MAX_TRIOS      256
 #define TRICKLE_BYTES  4096
-#define TRICKLE_MS     20
+#define TRICKLE_MS     100
 #define IO_TIMEOUT_S   10
 #define HEAD_MAX       2048
 
@@ -58,8 +58,8 @@ static struct {
 } opt = {
 	.spacing_ms = 0,
 	.idle_interval_s = 1e9,
-	.download_bytes = 32 << 20,
-	.upload_bytes = 8 << 20,
+	.download_bytes = 8 << 20,
+	.upload_bytes = 4 << 20,
 	.trios = 1,
 	.sni = "www.example.test",
 	.download_path = "/download",
@@ -487,8 +487,8 @@ static const char usage[] =
 	"  --trios N             download + upload + idle connection, this many times (1)\n"
 	"  --spacing-ms N        between the starts of trios (0)\n"
 	"  --seconds N           how long; without it, or with 0, until SIGTERM\n"
-	"  --download-bytes N    length of the file behind --download-path (32 MiB, /download)\n"
-	"  --upload-bytes N      (8 MiB), PUT to --upload-prefix (/upload/)\n"
+	"  --download-bytes N    length of the file behind --download-path (8 MiB, /download)\n"
+	"  --upload-bytes N      (4 MiB), PUT to --upload-prefix (/upload/)\n"
 	"  --idle-path PATH      (/), asked for at the start, the end, and each --idle-interval SECONDS\n"
 	"  --sni NAME, --source ADDR (repeatable)\n"
 	"  --progress FILE       \"established ok failed live\", kept up to date\n";
