@@ -498,8 +498,10 @@ static const char *answer_for(struct ctl_server *server, gid_t gid, bool supplem
 		if (setgroups(supplementary, &gid) < 0 || setgid(supplementary ? 65533 : gid) < 0 ||
 		    setuid(65534) < 0)
 			_exit(1);
-		fd = talk("ping\n\n");
+		/* May fail: who is refused is so before he says anything. No assertions in a child. */
+		fd = try_connect();
 		fcntl(fd, F_SETFL, 0);
+		send(fd, "ping\n\n", 6, MSG_NOSIGNAL);
 		while ((n = recv(fd, text, sizeof(text), 0)) > 0)
 			send(pair[1], text, (size_t)n, 0);
 		_exit(0);
@@ -874,5 +876,6 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && strcmp(argv[1], "serve") == 0)
 		return play_resident(argc, argv);
+	alarm(60); /* what waits for ever has failed too */
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
