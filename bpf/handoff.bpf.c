@@ -57,6 +57,14 @@ struct {
 	__type(value, struct guard);
 } guards SEC(".maps");
 
+/* Connections whose guard entry went a moment ago. The oldest make room for new ones. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, HANDOFF_MAX_GUARDS);
+	__type(key, struct flow_key);
+	__type(value, struct released);
+} released SEC(".maps");
+
 /* Devices (ifindex) that both guard programs are attached to. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -83,6 +91,8 @@ struct {
 
 /* How many entries guards has: while it is 0 no packet costs a look-up. */
 __u32 n_guards = 0;
+/* Until when something in released counts, bpf_ktime_get_coarse_ns(). */
+__u64 released_until_ns = 0;
 
 static __always_inline void count(enum guard_counter what)
 {
@@ -252,7 +262,6 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 	__u32 out = BPF_CORE_READ(sk, sk_dst_cache, dev, ifindex);
 
 	block->state = sk->__sk_common.skc_state;
-	block->snd_nxt = tp->snd_nxt;
 	block->snd_wnd = tp->snd_wnd;
 	block->ifindex = in;
 	block->ifindex_out = out;
@@ -286,6 +295,7 @@ static __always_inline enum seize_result connection_seize(struct __sk_buff *skb,
 		return result;
 	guard->cookie = block->cookie;
 	guard->first_seq = tp->copied_seq;
+	guard->snd_nxt = tp->snd_nxt;
 	guard->parking = 1;
 	return freeze(tp, block);
 }
@@ -356,6 +366,22 @@ static __always_inline enum commit_result child_check(struct __sk_buff *skb,
 	return result;
 }
 
+/*
+ * Takes the guard entry away. A packet that passed guard_ingress before the entry was there may
+ * have found the old socket gone and the new one not there yet, and its CPU may be late with the
+ * reset that follows from that: guard_egress goes on looking for one.
+ */
+static __always_inline void release(struct commit_block *block, struct guard *guard)
+{
+	struct released moment = { .until_ns = bpf_ktime_get_coarse_ns() + RELEASED_NS,
+				   .snd_nxt = guard->snd_nxt };
+
+	bpf_map_update_elem(&released, &block->key, &moment, BPF_ANY);
+	released_until_ns = moment.until_ns;
+	if (!bpf_map_delete_elem(&guards, &block->key))
+		__sync_fetch_and_sub(&n_guards, 1);
+}
+
 SEC("tc")
 int handoff_commit(struct __sk_buff *skb)
 {
@@ -376,10 +402,8 @@ int handoff_commit(struct __sk_buff *skb)
 	if (block->flags & COMMIT_TO_SNIFFER)
 		guard->to_sniffer = 1;
 	block->result = child_check(skb, block, guard);
-	if (block->result == COMMIT_DONE || (block->flags & COMMIT_GIVE_UP)) {
-		if (!bpf_map_delete_elem(&guards, &block->key))
-			__sync_fetch_and_sub(&n_guards, 1);
-	}
+	if (block->result == COMMIT_DONE || (block->flags & COMMIT_GIVE_UP))
+		release(block, guard);
 	return 0;
 }
 
@@ -468,8 +492,8 @@ static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, s
 	struct bpf_sock *sk;
 	int err = -2; /* ENOENT */
 
-	/* Injected twice: the first made the socket, this one is a repeated segment to it. */
-	sk = connection_lookup(skb, &packet->key);
+	/* Injected twice: perhaps the first made the socket, and this is a repeated segment to it. */
+	sk = guard->seen ? connection_lookup(skb, &packet->key) : NULL;
 	if (sk) {
 		__u32 state = sk->state;
 
@@ -543,6 +567,15 @@ int guard_ingress(struct __sk_buff *skb)
 	return TCX_NEXT;
 }
 
+/* Is this the late reset that release() is about? The new socket's own would come from a stream. */
+static __always_inline bool is_late_reset(const struct packet *packet)
+{
+	struct released *moment = bpf_map_lookup_elem(&released, &packet->key);
+
+	return moment && bpf_ktime_get_coarse_ns() < moment->until_ns &&
+	       bpf_ntohl(packet->tcp.seq) == moment->snd_nxt;
+}
+
 SEC("tc")
 int guard_egress(struct __sk_buff *skb)
 {
@@ -550,14 +583,25 @@ int guard_egress(struct __sk_buff *skb)
 	struct packet packet = {};
 	struct guard *guard;
 
-	if (n_guards == 0 || !packet_read(skb, false, &packet))
+	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
 		return TCX_NEXT;
-	guard = bpf_map_lookup_elem(&guards, &packet.key);
-	if (!guard)
+	if (!packet_read(skb, false, &packet))
 		return TCX_NEXT;
-	/* Resets for no socket come from the kernel's own raw socket: not a stream. */
+	/*
+	 * The new socket's packets are told by their owner. A reset for a packet that found no
+	 * connection is owned by the kernel's own raw socket or, from Linux 6.13 on, by the listener.
+	 */
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
-	if (sk && sk->type == SOCK_STREAM && bpf_get_socket_cookie(skb) != guard->cookie) {
+	if (sk && (sk->type != SOCK_STREAM || sk->state == STATE_LISTEN))
+		sk = NULL;
+	guard = bpf_map_lookup_elem(&guards, &packet.key);
+	if (!guard) {
+		if (sk || !packet.tcp.rst || !is_late_reset(&packet))
+			return TCX_NEXT;
+		count(COUNTER_LATE_RST);
+		return TCX_DROP;
+	}
+	if (sk && bpf_get_socket_cookie(skb) != guard->cookie) {
 		guard->child_seen = 1;
 		return TCX_NEXT;
 	}

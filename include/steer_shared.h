@@ -75,8 +75,18 @@ struct guard {
 	__u8 child_seen;    /* the new socket has sent something */
 	__u8 to_sniffer;    /* adopt back: the target's listener is gone */
 	__u16 sniffer;	    /* index into the sniffers, for that */
+	__u32 snd_nxt;	    /* the old socket's: where a reset of the connection would stand */
+};
+
+/* A connection that was handed off a moment ago. */
+struct released {
+	__u64 until_ns; /* bpf_ktime_get_coarse_ns(): forget it then */
+	__u32 snd_nxt;	/* guard.snd_nxt */
 	__u32 pad;
 };
+
+/* How long a connection is a moment ago. */
+#define RELEASED_NS 100000000ull
 
 enum seize_result {
 	SEIZE_OK,
@@ -110,10 +120,8 @@ struct seize_block {
 	struct guard guard; /* in: target, sniffer; out: all of it */
 	__u32 result;	   /* enum seize_result; the rest is written from here on */
 	__u32 ifindex_out; /* where packets go out; 0: not known yet */
-	__u32 snd_nxt;
 	__u32 snd_wnd;	   /* bytes, unscaled */
 	__u32 state;	   /* TCP_ESTABLISHED or TCP_CLOSE_WAIT */
-	__u32 pad;
 };
 
 enum commit_result {
@@ -176,6 +184,7 @@ struct queue_block {
 	X(PARK_ROUNDS, "park_rounds", "rounds that those packets made")                           \
 	X(PARK_DROPPED, "dropped_in_gap", "packets in the gap that TCP has to repeat")            \
 	X(EGRESS_RST, "held_rst", "resets held back in the gap")                                  \
+	X(LATE_RST, "held_late_rst", "resets held back right behind the gap")                     \
 	X(EGRESS_ACK, "held_ack", "acknowledgements held back in the gap")                        \
 	X(STALE, "stale_segments", "own segments that came too late and were dropped")
 

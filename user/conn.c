@@ -69,7 +69,7 @@ const char *conn_reason_text(unsigned reason)
 	}
 }
 
-static void dispatch(struct conn_owner *owner, struct conn *conn, size_t peeked, uint64_t now);
+static void dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now);
 
 static void count(struct conn_owner *owner, enum conn_counter what)
 {
@@ -150,7 +150,7 @@ static void wait_for_target(struct conn_owner *owner, struct conn *conn, uint64_
 			count(owner, CONN_RESPONDER_DOWN);
 			conn->route = conn->web_server;
 			conn->waiting_since_ns = now;
-			dispatch(owner, conn, 0, now);
+			dispatch(owner, conn, now);
 			return;
 		}
 		count(owner, CONN_SERVER_DOWN);
@@ -274,8 +274,8 @@ static void handoff_answered(struct conn_owner *owner, struct conn *conn,
 	}
 }
 
-/* Gives the connection to conn->route; @peeked bytes of it are in owner->peek. */
-static void dispatch(struct conn_owner *owner, struct conn *conn, size_t peeked, uint64_t now)
+/* Gives the connection to conn->route. */
+static void dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now)
 {
 	enum handoff_answer answer;
 
@@ -286,7 +286,7 @@ static void dispatch(struct conn_owner *owner, struct conn *conn, size_t peeked,
 	if (conn->route.elsewhere)
 		return relay(owner, conn, REASON_ELSEWHERE, now);
 	conn->job.target = conn->route.target;
-	answer = handoff_begin(owner->handoff, &conn->job, conn->fd, owner->peek, peeked);
+	answer = handoff_begin(owner->handoff, &conn->job, conn->fd);
 	handoff_answered(owner, conn, answer, now);
 }
 
@@ -305,7 +305,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	conn->route = conn->web_server;
 	if (n <= 0) {
 		if (n == 0 || conn->client_done || owner->draining)
-			dispatch(owner, conn, 0, now);
+			dispatch(owner, conn, now);
 		else
 			poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
 		return;
@@ -325,7 +325,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 		poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
 		return;
 	}
-	dispatch(owner, conn, (size_t)n, now);
+	dispatch(owner, conn, now);
 }
 
 void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
@@ -392,10 +392,10 @@ void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now)
 	case CONN_SNIFFING:
 		count(owner, CONN_TIMED_OUT);
 		conn->route = conn->web_server;
-		dispatch(owner, conn, 0, now);
+		dispatch(owner, conn, now);
 		break;
 	case CONN_WAITING:
-		dispatch(owner, conn, 0, now);
+		dispatch(owner, conn, now);
 		break;
 	case CONN_ADOPTING:
 		handoff_answered(owner, conn, handoff_continue(owner->handoff, &conn->job, now),
@@ -421,7 +421,7 @@ void conn_drain(struct conn_owner *owner, uint64_t now)
 			sniff(owner, conn, now);
 		} else if (conn->state == CONN_WAITING && conn->route.to_responder) {
 			conn->route = conn->web_server;
-			dispatch(owner, conn, 0, now);
+			dispatch(owner, conn, now);
 		}
 	}
 }

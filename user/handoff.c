@@ -30,6 +30,7 @@
 #include "util.h"
 
 #define SCRATCH_SIZE	   (256u << 10) /* grows when a client has sent more */
+#define SCRATCH_SPARE	   (64u << 10)
 #define FRAME_MAX	   3400		/* what one test-run's page holds */
 #define SEIZE_TRIES	   4		/* a device to be guarded first, perhaps two */
 #define BURST_SEGMENTS	   48		/* replayed before the new socket is looked at again */
@@ -161,7 +162,7 @@ static struct segment client_segment(const struct handoff_job *job)
 	return (struct segment){
 		.key = &job->key,
 		.mac = job->device->mac,
-		.ack = job->snd_nxt,
+		.ack = job->guard.snd_nxt,
 		.window = (uint16_t)MIN(window, UINT16_MAX),
 		.timestamps = guard->options & OPTION_TSTAMP,
 		.tsval = guard->ts_recent,
@@ -219,7 +220,7 @@ static void give_up(struct handoff_worker *worker, struct handoff_job *job)
 				    .local_port = job->key.remote_port };
 	struct segment reset = { .key = &reverse,
 				 .mac = job->device->mac,
-				 .seq = job->snd_nxt,
+				 .seq = job->guard.snd_nxt,
 				 .ack = job->guard.rcv_nxt,
 				 .rst = true };
 	size_t len;
@@ -285,31 +286,45 @@ static enum handoff_answer seize_answer(enum seize_result result)
 	}
 }
 
-/* Makes job.bytes all that the old socket has acknowledged. 0 or -errno. */
-static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd,
-		const uint8_t *peeked, size_t peeked_len)
+/* Room for @len bytes and some that may have come meanwhile. 0 or -errno. */
+static int scratch_reserve(struct handoff_worker *worker, size_t len)
 {
+	uint8_t *bigger;
+
+	if (len > HANDOFF_MAX_BYTES)
+		return -E2BIG;
+	if (len + SCRATCH_SPARE <= worker->scratch_size)
+		return 0;
+	bigger = realloc(worker->scratch, len + SCRATCH_SPARE);
+	if (!bigger)
+		return -ENOMEM;
+	worker->scratch = bigger;
+	worker->scratch_size = len + SCRATCH_SPARE;
+	return 0;
+}
+
+/*
+ * Makes job.bytes all that the old socket has. It may be more than it has acknowledged: a packet
+ * that had passed guard_ingress when the entry appeared. That the client would send again, after a
+ * timeout; replayed it need not. 0 or -errno.
+ */
+static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd)
+{
+	int err = scratch_reserve(worker, job->len);
 	ssize_t n;
 
-	if (job->len <= peeked_len) {
-		job->bytes = (uint8_t *)(uintptr_t)peeked;
-		return 0;
-	}
-	if (job->len > HANDOFF_MAX_BYTES)
-		return -E2BIG;
-	if (job->len > worker->scratch_size) {
-		uint8_t *bigger = realloc(worker->scratch, job->len);
-
-		if (!bigger)
-			return -ENOMEM;
-		worker->scratch = bigger;
-		worker->scratch_size = job->len;
-	}
-	n = recv(fd, worker->scratch, job->len, MSG_PEEK | MSG_DONTWAIT);
+	if (err)
+		return err;
+	n = recv(fd, worker->scratch, worker->scratch_size, MSG_PEEK | MSG_DONTWAIT);
 	if (n < 0)
-		return -errno;
-	if ((size_t)n != job->len)
+		n = errno == EAGAIN ? 0 : -errno;
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < job->len)
 		return -EIO;
+	/* What came behind a FIN can't be data. */
+	if (!job->fin)
+		job->len = (size_t)n;
 	job->bytes = worker->scratch;
 	return 0;
 }
@@ -405,8 +420,7 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 	return HANDOFF_PENDING;
 }
 
-enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd,
-				  const uint8_t *peeked, size_t peeked_len)
+enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd)
 {
 	struct seize_block block = { .cookie = job->cookie };
 	enum handoff_answer answer;
@@ -427,11 +441,10 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		return seize_answer(job->result);
 
 	job->guard = block.guard;
-	job->snd_nxt = block.snd_nxt;
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == TCP_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
-	err = peek(worker, job, fd, peeked, peeked_len);
+	err = peek(worker, job, fd);
 	if (!err && setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
 		err = -errno;
 	if (err) {

@@ -46,7 +46,6 @@ struct handoff_job {
 	const struct guards_device *device;
 	struct flow_key key;
 	struct guard guard;
-	uint32_t snd_nxt;
 	uint32_t snd_wnd;
 	uint8_t *bytes; /* what the client has sent; owned while HANDOFF_PENDING */
 	size_t len;
@@ -57,11 +56,9 @@ void handoff_worker_free(struct handoff_worker *worker);
 
 /*
  * Begins, and in the usual case ends, the hand-off of @fd, whose stream nothing was read from.
- * @peeked: the first @peeked_len bytes of it, as a hint that saves a peek; may be NULL.
  * DONE, PENDING, LOST: @fd is closed. AGAIN, REFUSED, GONE: it is as it was.
  */
-enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd,
-				  const uint8_t *peeked, size_t peeked_len);
+enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd);
 
 /* Goes on with a pending one: DONE, PENDING or LOST. */
 enum handoff_answer handoff_continue(struct handoff_worker *worker, struct handoff_job *job,

@@ -697,8 +697,11 @@ static int target_connect_transparent(struct relay_worker *w, struct relay *rela
 	bool local;
 	int r;
 
-	if (!w->route)
-		return -EOPNOTSUPP;
+	if (!w->route) {
+		r = relay_route_new(&w->route);
+		if (r < 0)
+			return r;
+	}
 	r = source_for(w, target, &relay->source);
 	if (r < 0)
 		return r;
@@ -915,4 +918,5 @@ void relay_worker_done(struct relay_worker *w)
 	while (w->n_pool)
 		pipe_close(w, w->pool[--w->n_pool]);
 	free(TAKE_PTR(w->buffer));
+	relay_route_free(TAKE_PTR(w->route));
 }

@@ -82,7 +82,7 @@ struct relay_worker {
 	uint8_t ref_type;
 	const struct relay_callbacks *callbacks;
 	void *ctx;
-	struct relay_route *route; /* NULL: no transparent relays */
+	struct relay_route *route; /* NULL: no transparent relay yet */
 	struct relay_counters counters;
 	struct relay *relays; /* connecting or connected */
 	struct relay *closed; /* freed by relay_worker_reap() */
@@ -102,8 +102,8 @@ struct relay_options {
 
 /*
  * Makes @w ready. @epoll_fd stays the caller's; it will hold pointers to struct relay_end that
- * begin with @ref_type. @route: where transparent relays claim their source ports, the caller's, or
- * NULL. Ignores SIGPIPE for the whole process: splice(2) has no MSG_NOSIGNAL. 0 or -errno.
+ * begin with @ref_type. @route is given over to @w; NULL: made with the first transparent relay.
+ * Ignores SIGPIPE for the whole process: splice(2) has no MSG_NOSIGNAL. 0 or -errno.
  */
 int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		      const struct relay_callbacks *callbacks, void *ctx,

@@ -13,11 +13,11 @@
 struct relay_route;
 
 /*
- * For worker @index of @n_workers, in the network namespace of the calling thread. Nothing is
- * routed before the first claim. Privileged ports are used if bind() allows them now: call it with
- * the capabilities that relay_start() will have. 0 or -errno.
+ * For one worker, in the network namespace of the calling thread. Nothing is routed before the
+ * first claim. Privileged ports are used if bind() allows them now: call it with the capabilities
+ * that relay_start() will have. 0 or -errno; -EBUSY: there are 64 already.
  */
-int relay_route_new(unsigned index, unsigned n_workers, struct relay_route **ret_route);
+int relay_route_new(struct relay_route **ret_route);
 
 /* Takes all its rules and routes away and frees it. NULL is fine. */
 void relay_route_free(struct relay_route *route);
