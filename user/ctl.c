@@ -7,6 +7,7 @@
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -221,8 +222,18 @@ void ctl_unlock(ino_t netns_inode, int fd)
 
 void ctl_ready(int fd, const char *word)
 {
-	/* A parent that is gone needs no word, and SIGPIPE must not end us for it. */
-	if (fcntl(fd, F_SETFL, O_NONBLOCK) == 0 && write(fd, word, strlen(word)) < 0)
+	int null_fd;
+
+	/* A parent that is gone needs no word, and must not end us by SIGPIPE, now or at a later message. */
+	signal(SIGPIPE, SIG_IGN);
+	if (write(fd, word, strlen(word)) < 0)
 		errno = 0;
 	close(fd);
+	if (strcmp(word, CTL_READY) != 0)
+		return;
+	null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (null_fd >= 0) {
+		dup2(null_fd, STDERR_FILENO);
+		close(null_fd);
+	}
 }

@@ -71,6 +71,7 @@ static void handler(void *ctx, struct ctl_conn *conn, const struct ctl_request *
 		ctl_reply_line(conn, "cwd %s", getcwd(cwd, sizeof(cwd)));
 		ctl_reply_line(conn, "leads %d", getsid(0) == getpid());
 		ctl_reply_line(conn, "sid %d", (int)getsid(0));
+		ctl_reply_line(conn, "stderr %zd", write(STDERR_FILENO, "to nobody\n", 10));
 		ctl_reply_line(conn, "secret %s", getenv("TEST_SECRET") ? "kept" : "gone");
 		ctl_reply_line(conn, "hup %s", signal(SIGHUP, SIG_DFL) == SIG_IGN ? "ignored" : "default");
 		ctl_reply_ok(conn);
@@ -778,6 +779,7 @@ static void client_starts_a_resident(void **state)
 	assert_non_null(strstr(answer.lines, "leads 0\n"));
 	snprintf(sid, sizeof(sid), "sid %d\n", (int)getsid(0));
 	assert_null(strstr(answer.lines, sid));
+	assert_non_null(strstr(answer.lines, "stderr 10\n")); /* our end of the pipe is closed by now */
 	assert_non_null(strstr(answer.lines, "secret gone\n"));
 	assert_non_null(strstr(answer.lines, "hup default\n"));
 	ctl_answer_free(&answer);
