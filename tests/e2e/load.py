@@ -101,9 +101,8 @@ def issue(lab, nginx, pebble, steer, *domains):
         status = steer.status()
         for window in status["windows"] if status else []:
             seen["acme"] = max(seen["acme"], window["acme_connections"])
-        if status:
-            for name in ("accepted", "handed_off_web", "lost"):
-                seen[name] = max(seen[name], status["counters"].get(name, 0))
+        for name in ("accepted", "handed_off_web", "lost"):
+            seen[name] = max(seen[name], (status or {}).get("counters", {}).get(name, 0))
         return not lego.running()
 
     wait_until(look, 90, "lego ends", interval=0.1)
