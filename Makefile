@@ -78,6 +78,7 @@ $(B)/user $(B)/bpf $(B)/tools $(B)/unit $(B)/bpftest $(B)/fuzz:
 
 demo: all tools
 	tools/demo
+	tools/demo --ipv6-only
 
 check: check-unit check-bpf check-e2e
 

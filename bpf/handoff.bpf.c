@@ -35,6 +35,7 @@
 #define TCX_NEXT     (-1) /* enum tcx_action_base, Linux 6.6 */
 #define TCX_DROP     2
 #define SOCK_STREAM  1
+#define CHECKSUM_PARTIAL 3
 #define ECN_MODE     0x01 /* tcp_sock.ecn_flags: RFC 3168 was agreed on */
 #define ECN_ACCURATE 0x10 /* AccECN was: the kfunc can't make such a socket */
 #define MSS_MIN_V4   536  /* bpf_sk_assign_tcp_reqsk(): TCP_MSS_DEFAULT */
@@ -46,9 +47,15 @@
 #define STATE_LISTEN	   10
 #define STATE_NEW_SYN_RECV 12
 
+/* Linux 6.2: the sk_buff behind the context. */
+extern void *bpf_cast_to_kern_ctx(void *skb) __ksym;
 extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *skb, struct sock *sk,
 				   struct bpf_tcp_req_attrs *attrs, int attrs__sz) __ksym;
 
+/*
+ * An entry's memory may be given to another one at once when it is deleted: who writes to an entry
+ * that was looked up must do no harm to another one.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, HANDOFF_MAX_GUARDS);
@@ -56,6 +63,26 @@ struct {
 	__type(key, struct flow_key);
 	__type(value, struct guard);
 } guards SEC(".maps");
+
+/*
+ * What clients sent meanwhile. The process takes them out; one that came just too late for that is
+ * left behind, and in time makes room. The memory is there from the beginning: the allocator that
+ * programs have keeps two or three pieces of this size at hand, and packets come in bursts.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, HELD_MAX);
+	__type(key, struct held_key);
+	__type(value, struct held);
+} held SEC(".maps");
+
+/* To put one together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct held);
+} held_scratch SEC(".maps");
 
 /* Connections whose guard entry went a moment ago. The oldest make room for new ones. */
 struct {
@@ -338,13 +365,18 @@ int handoff_inject(struct __sk_buff *skb)
 	return bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 }
 
+static __always_inline bool child_seen(const struct guard *guard)
+{
+	return guard->child_of == guard->cookie;
+}
+
 /* Looks at the socket that the connection has now; returns a COMMIT_ result. */
 static __always_inline enum commit_result child_check(struct __sk_buff *skb,
 						      struct commit_block *block,
 						      struct guard *guard)
 {
 	/* It may have answered and gone already: then it has sent something. */
-	enum commit_result none = guard->child_seen ? COMMIT_DONE : COMMIT_NO_CHILD;
+	enum commit_result none = child_seen(guard) ? COMMIT_DONE : COMMIT_NO_CHILD;
 	enum commit_result result = COMMIT_DONE;
 	struct bpf_sock *child = connection_lookup(skb, &block->key);
 	struct tcp_sock *tp;
@@ -402,6 +434,10 @@ int handoff_commit(struct __sk_buff *skb)
 	if (block->flags & COMMIT_TO_SNIFFER)
 		guard->to_sniffer = 1;
 	block->result = child_check(skb, block, guard);
+	if (block->result == COMMIT_DONE && guard->n_held > block->n_held &&
+	    !(block->flags & COMMIT_RELEASE))
+		block->result = COMMIT_HELD;
+	block->n_held = guard->n_held;
 	if (block->result == COMMIT_DONE || (block->flags & COMMIT_GIVE_UP))
 		release(block, guard);
 	return 0;
@@ -410,6 +446,7 @@ int handoff_commit(struct __sk_buff *skb)
 /* A TCP packet as both attached programs need it. */
 struct packet {
 	struct flow_key key;
+	__u32 len; /* from the IP header on */
 	struct tcphdr tcp;
 };
 
@@ -435,6 +472,7 @@ static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, str
 		*(__u32 *)(source + 12) = ip.saddr;
 		*(__u32 *)(dest + 12) = ip.daddr;
 		offset = ip.ihl * 4;
+		packet->len = bpf_ntohs(ip.tot_len);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip6;
 
@@ -444,6 +482,7 @@ static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, str
 		__builtin_memcpy(source, &ip6.saddr, 16);
 		__builtin_memcpy(dest, &ip6.daddr, 16);
 		offset = sizeof(ip6);
+		packet->len = bpf_ntohs(ip6.payload_len) + sizeof(ip6);
 	} else {
 		return false;
 	}
@@ -501,7 +540,7 @@ static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, s
 		if (state != STATE_LISTEN)
 			return TCX_NEXT;
 	}
-	if (guard->child_seen)
+	if (child_seen(guard))
 		return TCX_DROP;
 
 	attrs_fill(&attrs, guard);
@@ -522,7 +561,36 @@ static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, s
 	return err ? TCX_DROP : TCX_NEXT;
 }
 
-/* What the client sends in the gap goes round until the gap is over. */
+/* Keeps a copy of what the client sends in the gap. False: no room, or it is too long. */
+static __always_inline bool hold(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
+{
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+	struct held_key key = { .flow = packet->key };
+	__u32 len = packet->len;
+	struct held *scratch;
+	__u32 zero = 0;
+	__u32 offset;
+
+	scratch = bpf_map_lookup_elem(&held_scratch, &zero);
+	if (!scratch || len < 40 || len > sizeof(scratch->packet))
+		return false;
+	/* bpf_skb_load_bytes_relative() reads linear packets only. */
+	offset = BPF_CORE_READ(kernel_skb, head) + BPF_CORE_READ(kernel_skb, network_header) -
+		 BPF_CORE_READ(kernel_skb, data);
+	if (bpf_skb_load_bytes(skb, offset, scratch->packet, len))
+		return false;
+	scratch->cookie = guard->cookie;
+	scratch->len = len;
+	scratch->no_checksum =
+		BPF_CORE_READ_BITFIELD_PROBED(kernel_skb, ip_summed) == CHECKSUM_PARTIAL;
+	key.number = __sync_fetch_and_add(&guard->n_held, 1);
+	if (key.number >= HELD_PER_GUARD || bpf_map_update_elem(&held, &key, scratch, BPF_ANY))
+		return false;
+	count(COUNTER_HELD);
+	return true;
+}
+
+/* A packet that can't be held goes round until the gap is over. */
 static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool parked)
 {
 	__u32 rounds = parked ? (skb->mark & ~MARK_MASK) + 1 : 0;
@@ -560,6 +628,8 @@ int guard_ingress(struct __sk_buff *skb)
 		count(COUNTER_STALE);
 		return TCX_DROP;
 	}
+	if (guard && !parked && hold(skb, &packet, guard))
+		return TCX_DROP;
 	if (guard)
 		return park(skb, guard, parked);
 	if (parked)
@@ -582,6 +652,7 @@ int guard_egress(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct packet packet = {};
 	struct guard *guard;
+	__u64 cookie;
 
 	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
 		return TCX_NEXT;
@@ -601,8 +672,9 @@ int guard_egress(struct __sk_buff *skb)
 		count(COUNTER_LATE_RST);
 		return TCX_DROP;
 	}
-	if (sk && bpf_get_socket_cookie(skb) != guard->cookie) {
-		guard->child_seen = 1;
+	cookie = guard->cookie;
+	if (sk && bpf_get_socket_cookie(skb) != cookie) {
+		guard->child_of = cookie;
 		return TCX_NEXT;
 	}
 	if (packet.tcp.rst) {

@@ -34,6 +34,13 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+struct sk_buff {
+	__u8 ip_summed : 2;
+	__u16 network_header;
+	unsigned char *head;
+	unsigned char *data;
+};
+
 struct net_device {
 	int ifindex;
 };

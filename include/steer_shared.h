@@ -24,7 +24,10 @@
  * which clears it. No packet from the wire has a mark when it gets there.
  */
 #define MARK_INJECT 0xac3e0000u
-/* The same for packets of a guarded connection that go round: the low 16 bits count the rounds. */
+/*
+ * The same for packets of a guarded connection that are too long to be held, and go round instead:
+ * the low 16 bits count the rounds.
+ */
 #define MARK_PARK   0xac3f0000u
 #define MARK_MASK   0xffff0000u
 
@@ -32,7 +35,7 @@
  * Rounds before a parked packet is dropped (TCP repeats it). A round is some 0.3 microseconds of
  * softirq; a hand-off takes tens.
  */
-#define PARK_MAX_ROUNDS 20000
+#define PARK_MAX_ROUNDS 2000
 
 /* One TCP connection as this host sees it. IPv4 is v4-mapped; ports in network order. */
 struct flow_key {
@@ -59,23 +62,43 @@ struct relay_source {
 /* A connection that is in neither socket, or about to be. */
 struct guard {
 	__u64 cookie;	    /* SO_COOKIE of the socket that lets go; its late packets are told apart by it */
+	__u64 child_of;	    /* the same number once the new socket has sent something */
 	__u32 rcv_nxt;	    /* frozen: nothing beyond may be acknowledged by that socket */
 	__u32 first_seq;    /* the replay's first sequence number */
+	__u32 snd_nxt;	    /* the old socket's: where a reset of the connection would stand */
 	__u32 ts_recent;    /* newest timestamp value from the client */
 	__u32 tsoffset;	    /* of the socket's own timestamps, in their unit */
+	__u32 n_held;	    /* packets in the map of held packets, more if some found no room */
 	__u8 target[16];    /* address to look the listener up by, v4-mapped */
 	__be16 target_port;
 	__u16 mss;	    /* the client's MSS */
 	__u8 snd_wscale;
 	__u8 rcv_wscale;
 	__u8 options;	    /* OPTION_* */
-	__u8 parking;	    /* 1: packets go round; 0: they are dropped, the wait is long */
+	__u8 parking;	    /* 1: what can't be held goes round; 0: it is dropped, the wait is long */
 	__u32 seen;	    /* first segments that the tcx program has looked at */
 	__s32 adopt_error;  /* of the last one: 0 or the kfunc's -errno, -ENOENT: no listener */
-	__u8 child_seen;    /* the new socket has sent something */
-	__u8 to_sniffer;    /* adopt back: the target's listener is gone */
-	__u16 sniffer;	    /* index into the sniffers, for that */
-	__u32 snd_nxt;	    /* the old socket's: where a reset of the connection would stand */
+	__u32 to_sniffer;   /* adopt back: the target's listener is gone */
+	__u32 sniffer;	    /* index into the sniffers, for that */
+};
+
+/* Packets of one connection that are held; more are parked, or dropped. */
+#define HELD_PER_GUARD 32
+/* Of all connections. */
+#define HELD_MAX       2048
+
+struct held_key {
+	struct flow_key flow;
+	__u32 number; /* from 0, in the order they came */
+};
+
+/* A packet from the client that came in the gap: the new socket gets it. */
+struct held {
+	__u64 cookie;	   /* guard.cookie: which connection of that name */
+	__u16 len;	   /* bytes of packet */
+	__u8 no_checksum;  /* it came from this host: its TCP checksum was never computed */
+	__u8 pad;
+	__u8 packet[1588]; /* from the IP header on: what an Ethernet device carries, and some more */
 };
 
 /* A connection that was handed off a moment ago. */
@@ -126,6 +149,7 @@ struct seize_block {
 
 enum commit_result {
 	COMMIT_DONE,	   /* the new socket has everything; the guard entry is gone */
+	COMMIT_HELD,	   /* the same, but packets are held, and so the guard entry is still there */
 	COMMIT_NO_GUARD,   /* there is no such entry */
 	COMMIT_NO_CHILD,   /* not there yet */
 	COMMIT_INCOMPLETE, /* there, but part of the bytes is still with us */
@@ -134,6 +158,7 @@ enum commit_result {
 #define COMMIT_STOP_PARKING 0x1 /* drop what comes in from now on: this takes longer */
 #define COMMIT_TO_SNIFFER   0x2 /* adopt onto the sniffer from now on */
 #define COMMIT_GIVE_UP	    0x4 /* remove the entry whatever is found */
+#define COMMIT_RELEASE	    0x8 /* remove it although packets are held */
 
 /* In and out of handoff_commit. */
 struct commit_block {
@@ -145,7 +170,7 @@ struct commit_block {
 	__u32 rcv_nxt;	   /* the new socket's */
 	__u32 seen;	   /* guard.seen */
 	__s32 adopt_error; /* guard.adopt_error */
-	__u32 pad;
+	__u32 n_held;	   /* in: those that the process has taken; out: guard.n_held */
 };
 
 /* In and out of handoff_preflight: what listens at an address? */
@@ -180,7 +205,8 @@ struct queue_block {
 #define GUARD_COUNTERS(X)                                                                         \
 	X(ADOPTED, "adopted", "first segments given to a listener")                               \
 	X(ADOPT_ERROR, "adopt_errors", "first segments that no listener took")                    \
-	X(PARKED, "parked_packets", "packets held back in the gap")                               \
+	X(HELD, "held_packets", "packets that came in the gap and were given to the new socket")  \
+	X(PARKED, "parked_packets", "long packets that went round in the gap")                    \
 	X(PARK_ROUNDS, "park_rounds", "rounds that those packets made")                           \
 	X(PARK_DROPPED, "dropped_in_gap", "packets in the gap that TCP has to repeat")            \
 	X(EGRESS_RST, "held_rst", "resets held back in the gap")                                  \
@@ -193,7 +219,7 @@ enum steer_counter { STEER_COUNTERS(COUNTER_ENUM) STEER_COUNTER_COUNT };
 enum guard_counter { GUARD_COUNTERS(COUNTER_ENUM) GUARD_COUNTER_COUNT };
 
 _Static_assert(sizeof(struct flow_key) == 36, "flow_key is a map key: no padding");
-_Static_assert(sizeof(struct guard) == 64, "guard is a map value: no padding");
+_Static_assert(sizeof(struct guard) == 80, "guard is a map value: no padding");
 _Static_assert(sizeof(struct run_header) == 16, "blocks are aligned behind the frame header");
 _Static_assert(sizeof(struct seize_block) % 8 == 0, "seize_block: no padding");
 

@@ -217,15 +217,24 @@ int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifin
 }
 
 int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
-		  size_t len)
+		  size_t len, uint32_t mark)
 {
 	int err;
 	int answer = bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_inject), frame, len,
-				  NULL, device->ifindex, MARK_INJECT, &err);
+				  NULL, device->ifindex, mark, &err);
 
 	if (err)
 		return err;
 	return answer == 0 ? 0 : -EIO;
+}
+
+int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,
+		     struct held *ret_held)
+{
+	struct held_key held_key = { .flow = *key, .number = number };
+
+	return bpf_map__lookup_and_delete_elem(guards->bpf->maps.held, &held_key,
+					       sizeof(held_key), ret_held, sizeof(*ret_held), 0);
 }
 
 int guards_commit(struct guards *guards, struct commit_block *block)

@@ -56,9 +56,13 @@ const struct guards_device *guards_device(struct guards *guards, unsigned ifinde
 /* Runs handoff_seize on device @ifindex. 0 or -errno; the answer is in the block. */
 int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex);
 
-/* Lets @frame arrive on the device. 0, or -errno when it surely did not. */
+/* Lets @frame arrive on the device with skb->mark @mark. 0, or -errno when it surely did not. */
 int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
-		  size_t len);
+		  size_t len, uint32_t mark);
+
+/* Takes packet @number of those that are held for a connection. 0 or -ENOENT. */
+int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,
+		     struct held *ret_held);
 
 /* Runs handoff_commit. 0 or -errno; the answer is in the block. */
 int guards_commit(struct guards *guards, struct commit_block *block);

@@ -35,6 +35,7 @@
 #define SEIZE_TRIES	   4		/* a device to be guarded first, perhaps two */
 #define BURST_SEGMENTS	   48		/* replayed before the new socket is looked at again */
 #define BURSTS		   64		/* of those, before other connections get their turn */
+#define HELD_ROUNDS	   4		/* of giving on what is held, before the guard goes all the same */
 #define FIRST_LOOK_NS	   (20 * NSEC_PER_USEC)
 #define LONGEST_LOOK_NS	   (50 * NSEC_PER_MSEC)
 #define PARK_NS		   (20 * NSEC_PER_MSEC) /* then packets in the gap are dropped, not parked */
@@ -54,13 +55,10 @@ struct handoff_worker {
 
 static int raw_socket(int family)
 {
-	const int mark = (int)MARK_INJECT;
 	const int one = 1;
 	_cleanup_close_ int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
 
 	if (fd < 0)
-		return -errno;
-	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0)
 		return -errno;
 	if (family == AF_INET6 &&
 	    setsockopt(fd, IPPROTO_IPV6, IPV6_HDRINCL, &one, sizeof(one)) < 0)
@@ -108,14 +106,9 @@ void handoff_worker_free(struct handoff_worker *worker)
 	free(worker);
 }
 
-static void raw_mark(const struct handoff_worker *worker, bool v4, uint32_t mark)
-{
-	setsockopt(worker->raw[v4 ? 0 : 1], SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-}
-
 /* Sends a frame's IP packet through a raw socket. 0 or -errno. */
 static int raw_send(const struct handoff_worker *worker, const struct handoff_job *job,
-		    const uint8_t *frame, size_t len, const struct endpoint *to)
+		    const uint8_t *frame, size_t len, const struct endpoint *to, uint32_t mark)
 {
 	struct sockaddr_storage sa;
 	socklen_t sa_len;
@@ -135,6 +128,7 @@ static int raw_send(const struct handoff_worker *worker, const struct handoff_jo
 					       .sin6_scope_id = to->scope_id };
 		sa_len = sizeof(*sin6);
 	}
+	setsockopt(worker->raw[v4 ? 0 : 1], SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 	if (sendto(worker->raw[v4 ? 0 : 1], frame + SEGMENT_ETHERNET_LEN,
 		   len - SEGMENT_ETHERNET_LEN, 0, (struct sockaddr *)&sa, sa_len) < 0)
 		return -errno;
@@ -145,11 +139,12 @@ static int raw_send(const struct handoff_worker *worker, const struct handoff_jo
  * Lets a frame arrive on the device that the client's packets come in by. On lo IPv4 needs a raw
  * socket: a packet from a local address that did not leave by lo is a martian.
  */
-static int inject(const struct handoff_worker *worker, const struct handoff_job *job, size_t len)
+static int inject(const struct handoff_worker *worker, const struct handoff_job *job, size_t len,
+		  uint32_t mark)
 {
 	if (job->device->ifindex == 1 && endpoint_is_v4(&job->local))
-		return raw_send(worker, job, worker->frame, len, &job->local);
-	return guards_inject(worker->guards, job->device, worker->frame, len);
+		return raw_send(worker, job, worker->frame, len, &job->local, mark);
+	return guards_inject(worker->guards, job->device, worker->frame, len, mark);
 }
 
 /* Fills in a segment of the client's, but for what it carries. */
@@ -188,7 +183,7 @@ static int replay_segment(struct handoff_worker *worker, const struct handoff_jo
 	frame_len = segment_build(&segment, worker->frame, sizeof(worker->frame));
 	if (frame_len == 0)
 		return -EMSGSIZE;
-	err = inject(worker, job, frame_len);
+	err = inject(worker, job, frame_len, MARK_INJECT);
 	return err ? err : (int)(segment.len + segment.fin);
 }
 
@@ -212,6 +207,39 @@ static void replay_rest(struct handoff_worker *worker, const struct handoff_job 
 	}
 }
 
+/*
+ * Gives what the client sent in the gap to whoever has the connection now: up to number @n. While the
+ * guard entry is there they need the mark, or they are held again; once it is gone they are
+ * packets like any other.
+ */
+static void held_inject(struct handoff_worker *worker, struct handoff_job *job, uint32_t n,
+			uint32_t mark)
+{
+	struct held held;
+
+	for (; job->held_taken < MIN(n, HELD_PER_GUARD); job->held_taken++) {
+		size_t len;
+
+		if (guards_take_held(worker->guards, &job->key, job->held_taken, &held) < 0 ||
+		    held.cookie != job->cookie)
+			continue;
+		len = segment_wrap(held.packet, held.len, job->device->mac, held.no_checksum,
+				   worker->frame, sizeof(worker->frame));
+		/* If it fails the client sends it again. */
+		if (len)
+			inject(worker, job, len, mark);
+	}
+	job->held_taken = n;
+}
+
+static void held_drop(struct handoff_worker *worker, const struct handoff_job *job, uint32_t n)
+{
+	struct held held;
+
+	for (uint32_t i = 0; i < MIN(n, HELD_PER_GUARD); i++)
+		guards_take_held(worker->guards, &job->key, i, &held);
+}
+
 /* We can't do any more for it: the client is told, in the old socket's name. */
 static void give_up(struct handoff_worker *worker, struct handoff_job *job)
 {
@@ -229,20 +257,19 @@ static void give_up(struct handoff_worker *worker, struct handoff_job *job)
 	memcpy(reverse.local, job->key.remote, 16);
 	guards_commit(worker->guards, &block);
 	len = segment_build(&reset, worker->frame, sizeof(worker->frame));
-	if (len == 0)
-		return;
 	/* Without the mark: to a client on this host it is a packet like any other. */
-	raw_mark(worker, endpoint_is_v4(&job->local), 0);
-	raw_send(worker, job, worker->frame, len, &job->remote);
-	raw_mark(worker, endpoint_is_v4(&job->local), MARK_INJECT);
+	if (len)
+		raw_send(worker, job, worker->frame, len, &job->remote, 0);
+	held_drop(worker, job, block.n_held);
 }
 
 /* Nothing happened to the connection after all: the guard entry goes, the old socket stays. */
-static void unfreeze(struct handoff_worker *worker, const struct handoff_job *job)
+static void unfreeze(struct handoff_worker *worker, struct handoff_job *job)
 {
 	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
 
 	guards_commit(worker->guards, &block);
+	held_inject(worker, job, block.n_held, 0);
 }
 
 /* Runs the seizing program until it has an answer that is not about devices. */
@@ -389,16 +416,26 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 	uint32_t got = 0;
 
 	for (int i = 0; i < BURSTS; i++) {
-		struct commit_block block = { .key = job->key, .result = COMMIT_NO_CHILD };
+		struct commit_block block = { .key = job->key,
+					      .result = COMMIT_NO_CHILD,
+					      .n_held = job->held_taken };
 
+		if (i >= HELD_ROUNDS)
+			block.flags |= COMMIT_RELEASE;
 		if (now - job->began_ns > PARK_NS)
 			block.flags |= COMMIT_STOP_PARKING;
 		if (job->went_back)
 			block.flags |= COMMIT_TO_SNIFFER;
 		if (guards_commit(worker->guards, &block) < 0)
 			break;
-		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD)
+		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD) {
+			held_inject(worker, job, block.n_held, 0);
 			return HANDOFF_DONE;
+		}
+		if (block.result == COMMIT_HELD) {
+			held_inject(worker, job, block.n_held, MARK_INJECT);
+			continue;
+		}
 		if (block.result == COMMIT_NO_CHILD) {
 			if (i > 0)
 				break;
@@ -441,6 +478,7 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		return seize_answer(job->result);
 
 	job->guard = block.guard;
+	job->held_taken = 0;
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == TCP_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;

@@ -103,19 +103,11 @@ bool listeners_is_local(const struct endpoint *endpoint)
 {
 	struct endpoint any_port = *endpoint;
 	struct sockaddr_storage sa;
-	socklen_t len;
 	_cleanup_close_ int fd = -1;
+	socklen_t len;
 
 	any_port.port = 0;
 	len = endpoint_to_sockaddr(&any_port, &sa);
-	fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 && endpoint_is_v4(endpoint)) { /* a host without IPv6 */
-		struct sockaddr_in sin = { .sin_family = AF_INET };
-
-		memcpy(&sin.sin_addr, &endpoint->addr.s6_addr[12], 4);
-		memcpy(&sa, &sin, sizeof(sin));
-		len = sizeof(sin);
-		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	}
+	fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	return fd >= 0 && bind(fd, (struct sockaddr *)&sa, len) == 0;
 }

@@ -9,10 +9,6 @@
  * finished, or a reset, make it CLOSED. CLOSED ones are freed after the event batch, since events
  * of the same batch may still point to their ends.
  *
- * No loops: the connection to the target is bound to its source address and port, that source is
- * exempted from steering, and only then does connect() send the SYN. It is exempt no longer than
- * until the answer: connections that exist never pass sk_lookup.
- *
  * flow_move() takes a flow as far as it goes. Nothing that was read is ever held outside of a pipe:
  * - small amounts are peeked into the worker's one buffer, sent, and only as much as was sent is
  *   taken from the queue, so that the rest waits in the kernel and an idle relay has no buffer;
@@ -30,38 +26,25 @@
  * to an end is blocked; EPOLLRDHUP never, as it would be reported again and again until the FIN is
  * read. EPOLLHUP and EPOLLERR can't be masked, so ends that would report one for long (both its
  * directions shut down, or dead, while its last bytes wait for the other end) leave the epoll.
- *
- * Source ports: a relay that ends first, as HTTP clients do, leaves a TIME_WAIT behind. bind() to
- * port 0 avoids those, so at some 470 connections per second and address it finds no port any more.
- * Then ports are taken at random: bind() with SO_REUSEADDR to a given port, then connect(), may
- * reuse a TIME_WAIT at once when timestamps are on, whatever tcp_tw_reuse says
- * (__inet_check_established() calls tcp_twsk_unique() without twp).
  */
 #include "relay.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
-#include "relay_route.h"
+#include "proxy_header.h"
 #include "util.h"
 
 #define RELAY_BUFFER_SIZE (32 * 1024)
 #define RELAY_PIPE_SIZE	  (256 * 1024) /* asked for; a pipe that stays at 64 KiB does too */
 /* Bytes that one flow moves before others get their turn. */
 #define RELAY_TURN (512 * 1024)
-/* Source ports tried for one connection before it counts as none to be had. */
-#define RELAY_PORT_TRIES 512
-/* How long ports are taken at random after the kernel found none free. */
-#define RELAY_PORTS_TIGHT_NS (10 * NSEC_PER_SEC)
 
 const char *const relay_failure_names[] = {
 	[RELAY_REFUSED] = "refused",
@@ -91,7 +74,6 @@ struct relay {
 	enum relay_state state;
 	enum client_ip client_ip;
 	bool exempt;
-	bool claimed; /* its source is claimed in the worker's route */
 	struct relay *prev, *next;
 	void *user;
 	struct endpoint client, asked, source;
@@ -154,15 +136,6 @@ static enum relay_failure failure_of_error(int error)
 	default:
 		return RELAY_OTHER;
 	}
-}
-
-/* xorshift64*: ports only, nothing secret. */
-static uint32_t worker_random(struct relay_worker *w)
-{
-	w->random ^= w->random >> 12;
-	w->random ^= w->random << 25;
-	w->random ^= w->random >> 27;
-	return (uint32_t)((w->random * UINT64_C(0x2545f4914f6cdd1d)) >> 32);
 }
 
 /* ---- pipes ---- */
@@ -249,10 +222,11 @@ static int end_rearm(struct relay_worker *w, struct relay *relay, enum relay_sid
 
 /* ---- the end of a relay ---- */
 
+/* There is an answer, or nobody waits for one any more. */
 static void relay_unexempt(struct relay_worker *w, struct relay *relay)
 {
 	if (relay->exempt)
-		w->callbacks->exempt(w->ctx, &relay->source, false);
+		source_unexempt(&w->sources, &relay->source);
 	relay->exempt = false;
 }
 
@@ -279,8 +253,8 @@ static void relay_close(struct relay_worker *w, struct relay *relay, bool reset)
 		flow_return_pipe(w, &relay->flow[side]);
 	}
 	relay_unexempt(w, relay);
-	if (relay->claimed)
-		relay_route_release(w->route, &relay->source, now_ns());
+	if (relay->client_ip == CLIENT_IP_TRANSPARENT)
+		source_release(&w->sources, &relay->source);
 	if (relay->state == RELAY_CONNECTED) {
 		counter_add(&w->counters.ended, 1);
 		if (reset)
@@ -491,56 +465,18 @@ static void relay_settle(struct relay_worker *w, struct relay *relay)
 		relay_close(w, relay, true);
 }
 
-/* ---- the PROXY header (haproxy's proxy-protocol.txt, 2.1 and 2.2) ---- */
-
-static size_t proxy_v1(const struct relay *relay, char *header, size_t size)
-{
-	char client[ENDPOINT_STRLEN], asked[ENDPOINT_STRLEN];
-	bool v4 = endpoint_is_v4(&relay->client);
-
-	if (v4 != endpoint_is_v4(&relay->asked))
-		return (size_t)snprintf(header, size, "PROXY UNKNOWN\r\n");
-	inet_ntop(v4 ? AF_INET : AF_INET6, &relay->client.addr.s6_addr[v4 ? 12 : 0], client,
-		  sizeof(client));
-	inet_ntop(v4 ? AF_INET : AF_INET6, &relay->asked.addr.s6_addr[v4 ? 12 : 0], asked,
-		  sizeof(asked));
-	return (size_t)snprintf(header, size, "PROXY %s %s %s %u %u\r\n", v4 ? "TCP4" : "TCP6",
-				client, asked, relay->client.port, relay->asked.port);
-}
-
-static size_t proxy_v2(const struct relay *relay, char *header)
-{
-	static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
-	bool v4 = endpoint_is_v4(&relay->client);
-	size_t addr_len = v4 ? 4 : 16, skip = 16 - addr_len;
-	uint16_t ports[2] = { htons(relay->client.port), htons(relay->asked.port) };
-	uint16_t len_be = htons((uint16_t)(2 * addr_len + sizeof(ports)));
-	char *p = header;
-
-	p = mempcpy(p, signature, sizeof(signature));
-	*p++ = 0x21; /* version 2, PROXY */
-	if (v4 != endpoint_is_v4(&relay->asked)) {
-		memset(p, 0, 3); /* AF_UNSPEC, nothing follows */
-		return (size_t)(p + 3 - header);
-	}
-	*p++ = v4 ? 0x11 : 0x21; /* TCP over IPv4, IPv6 */
-	p = mempcpy(p, &len_be, sizeof(len_be));
-	p = mempcpy(p, &relay->client.addr.s6_addr[skip], addr_len);
-	p = mempcpy(p, &relay->asked.addr.s6_addr[skip], addr_len);
-	p = mempcpy(p, ports, sizeof(ports));
-	return (size_t)(p - header);
-}
+/* ---- connecting ---- */
 
 static int proxy_send(const struct relay *relay)
 {
-	char header[128]; /* v1 has 107 bytes at most, v2 52 */
+	char header[PROXY_HEADER_MAX];
 	size_t len;
 	ssize_t n;
 
 	if (relay->client_ip == CLIENT_IP_PROXY_V1)
-		len = proxy_v1(relay, header, sizeof(header));
+		len = proxy_header_v1(&relay->client, &relay->asked, header);
 	else if (relay->client_ip == CLIENT_IP_PROXY_V2)
-		len = proxy_v2(relay, header);
+		len = proxy_header_v2(&relay->client, &relay->asked, header);
 	else
 		return 0;
 	/* A new socket's empty send queue takes this whole. */
@@ -550,177 +486,9 @@ static int proxy_send(const struct relay *relay)
 	return (size_t)n == len ? 0 : -EIO;
 }
 
-/* ---- connecting ---- */
-
-static int set_int(int fd, int level, int name, int value)
+static void set_int(int fd, int level, int name, int value)
 {
-	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
-}
-
-/* From which address would this host connect to @target? Asks the routing table, by a UDP socket.
- */
-static int source_for(struct relay_worker *w, const struct endpoint *target,
-		      struct endpoint *ret_source)
-{
-	struct sockaddr_storage sa;
-	socklen_t len = endpoint_to_sockaddr(target, &sa);
-	_cleanup_close_ int fd = -1;
-
-	if (!endpoint_equal(&w->routed_target, target)) {
-		fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		if (fd < 0)
-			return -errno;
-		if (connect(fd, (struct sockaddr *)&sa, len) < 0)
-			return -errno;
-		len = sizeof(sa);
-		if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
-			return -errno;
-		if (endpoint_from_sockaddr(&sa, &w->routed_source) < 0)
-			return -EAFNOSUPPORT;
-		w->routed_target = *target;
-	}
-	*ret_source = w->routed_source;
-	ret_source->port = 0;
-	if (now_ns() < w->ports_tight_ns)
-		ret_source->port = (uint16_t)(w->port_low +
-					      worker_random(w) % (w->port_high - w->port_low + 1u));
-	return 0;
-}
-
-/* A socket for @source, bound; *source gets its port. */
-static int source_bind(struct endpoint *source, bool transparent, int *ret_fd)
-{
-	struct sockaddr_storage sa;
-	socklen_t len = endpoint_to_sockaddr(source, &sa);
-	_cleanup_close_ int fd = -1;
-	int r;
-
-	fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (transparent) {
-		r = sa.ss_family == AF_INET ? set_int(fd, SOL_IP, IP_TRANSPARENT, 1)
-					    : set_int(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
-		if (r < 0)
-			return r;
-	}
-	/* Also lets a web server bind its port while we have a connection from it. */
-	r = set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	if (r < 0)
-		return r;
-	if (bind(fd, (struct sockaddr *)&sa, len) < 0)
-		return -errno;
-	len = sizeof(sa);
-	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
-		return -errno;
-	r = endpoint_from_sockaddr(&sa, source);
-	if (r < 0)
-		return r;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
-
-/* One try from relay->source. -EADDRNOTAVAIL, -EADDRINUSE or -EEXIST: with another port it may
- * work. */
-static int target_try(struct relay_worker *w, struct relay *relay, const struct endpoint *target,
-		      const struct relay_options *options)
-{
-	bool transparent = options->client_ip == CLIENT_IP_TRANSPARENT;
-	struct sockaddr_storage sa;
-	socklen_t len = endpoint_to_sockaddr(target, &sa);
-	_cleanup_close_ int fd = -1;
-	int r;
-
-	r = source_bind(&relay->source, transparent, &fd);
-	if (r < 0)
-		return r;
-	set_int(fd, SOL_TCP, TCP_NODELAY, 1);
-	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-	if (options->connect_timeout_ms)
-		set_int(fd, SOL_TCP, TCP_USER_TIMEOUT, (int)options->connect_timeout_ms);
-
-	/* Nothing may leave this socket before its source is exempt. */
-	if (w->callbacks->exempt) {
-		r = w->callbacks->exempt(w->ctx, &relay->source, true);
-		if (r < 0)
-			return r;
-		relay->exempt = true;
-	}
-	if (connect(fd, (struct sockaddr *)&sa, len) < 0 && errno != EINPROGRESS) {
-		r = -errno;
-		relay_unexempt(w, relay);
-		return r;
-	}
-	relay->end[TARGET].fd = TAKE_FD(fd);
-	return 0;
-}
-
-static bool port_taken(int error)
-{
-	return error == -EADDRNOTAVAIL || error == -EADDRINUSE || error == -EEXIST;
-}
-
-/* Sends the SYN from this host's own address. */
-static int target_connect(struct relay_worker *w, struct relay *relay,
-			  const struct endpoint *target, const struct relay_options *options)
-{
-	int r;
-
-	for (int i = 0; i < RELAY_PORT_TRIES; i++) {
-		r = source_for(w, target, &relay->source);
-		if (r < 0)
-			return r;
-		r = target_try(w, relay, target, options);
-		if (!port_taken(r))
-			return r;
-		/* No port is free, or the address is gone: ask for both anew. */
-		if (i == 0)
-			w->routed_target = (struct endpoint){};
-		w->ports_tight_ns = now_ns() + RELAY_PORTS_TIGHT_NS;
-	}
-	return -EADDRNOTAVAIL;
-}
-
-/* This host connects to its own addresses from themselves, to 127.0.0.0/8 from 127.0.0.1. */
-static bool address_is_local(const struct endpoint *source, const struct endpoint *target)
-{
-	return IN6_ARE_ADDR_EQUAL(&source->addr, &target->addr) ||
-	       (endpoint_is_v4(target) && target->addr.s6_addr[12] == 127);
-}
-
-/* Sends the SYN from the client's address, and a port of which the replies come back to us. */
-static int target_connect_transparent(struct relay_worker *w, struct relay *relay,
-				      const struct endpoint *target,
-				      const struct relay_options *options)
-{
-	bool local;
-	int r;
-
-	if (!w->route) {
-		r = relay_route_new(&w->route);
-		if (r < 0)
-			return r;
-	}
-	r = source_for(w, target, &relay->source);
-	if (r < 0)
-		return r;
-	local = address_is_local(&relay->source, target);
-	for (int i = 0; i < RELAY_PORT_TRIES; i++) {
-		relay->source = relay->client;
-		r = relay_route_claim(w->route, &relay->client, target, local, &relay->source.port);
-		if (r < 0)
-			return r;
-		r = target_try(w, relay, target, options);
-		if (r >= 0) {
-			relay->claimed = true;
-			return 0;
-		}
-		relay_route_release(w->route, &relay->source, now_ns());
-		if (!port_taken(r))
-			return r;
-	}
-	return -EADDRNOTAVAIL;
+	setsockopt(fd, level, name, &value, sizeof(value));
 }
 
 int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *client,
@@ -743,44 +511,41 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 	relay->asked = *asked;
 	relay->user = user;
 
-	if (options->client_ip == CLIENT_IP_TRANSPARENT)
-		r = target_connect_transparent(w, relay, target, options);
-	else
-		r = target_connect(w, relay, target, options);
-	if (r >= 0) {
-		r = end_arm(w, &relay->end[TARGET], true, EPOLLOUT);
-		if (r < 0) {
-			end_close(&relay->end[TARGET], true);
-			relay_unexempt(w, relay);
-			if (relay->claimed)
-				relay_route_release(w->route, &relay->source, now_ns());
-		}
-	}
+	r = source_connect(&w->sources, options->client_ip == CLIENT_IP_TRANSPARENT ? client : NULL,
+			   target, options->connect_timeout_ms, &relay->source,
+			   &relay->end[TARGET].fd);
 	if (r < 0) {
 		counter_add(&w->counters.failed[failure_of_error(r)], 1);
 		return r;
 	}
-	relay->end[CLIENT].fd = client_fd;
+	relay->exempt = true;
 	list_add(&w->relays, relay);
 	counter_add(&w->counters.started, 1);
 	counter_add(&w->counters.active, 1);
+	r = end_arm(w, &relay->end[TARGET], true, EPOLLOUT);
+	if (r < 0) {
+		counter_add(&w->counters.failed[failure_of_error(r)], 1);
+		relay_close(w, TAKE_PTR(relay), true);
+		return r;
+	}
+	relay->end[CLIENT].fd = client_fd;
 	if (ret_relay)
 		*ret_relay = relay;
 	TAKE_PTR(relay);
 	return 0;
 }
 
-/* The sniffer may have left SO_RCVLOWAT and anything else that suits peeking. */
-static int client_prepare(int fd)
+/* What both ends need. The sniffer may have left SO_RCVLOWAT, for one, in a state of its own. */
+static int end_prepare(const struct relay_end *end)
 {
-	int flags = fcntl(fd, F_GETFL);
+	int flags = fcntl(end->fd, F_GETFL);
 
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+	if (flags < 0 || fcntl(end->fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
-	set_int(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
-	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-	set_int(fd, SOL_TCP, TCP_NODELAY, 1);
+	set_int(end->fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	set_int(end->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(end->fd, SOL_SOCKET, SO_OOBINLINE, 1);
+	set_int(end->fd, SOL_TCP, TCP_NODELAY, 1);
 	return 0;
 }
 
@@ -795,7 +560,9 @@ static void relay_answered(struct relay_worker *w, struct relay *relay)
 		error = errno;
 	r = -error;
 	if (r >= 0)
-		r = client_prepare(relay->end[CLIENT].fd);
+		r = end_prepare(&relay->end[CLIENT]);
+	if (r >= 0)
+		r = end_prepare(target);
 	if (r >= 0)
 		r = end_arm(w, &relay->end[CLIENT], true, 0);
 	if (r >= 0)
@@ -848,22 +615,6 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
 
 /* ---- the worker ---- */
 
-static void read_port_range(struct relay_worker *w)
-{
-	unsigned low = 0, high = 0;
-	FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
-
-	if (!file || fscanf(file, "%u %u", &low, &high) != 2 || !low || low > high ||
-	    high > 65535) {
-		low = 32768;
-		high = 60999;
-	}
-	if (file)
-		fclose(file);
-	w->port_low = (uint16_t)low;
-	w->port_high = (uint16_t)high;
-}
-
 int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		      const struct relay_callbacks *callbacks, void *ctx, struct relay_route *route)
 {
@@ -876,12 +627,9 @@ int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		.ref_type = ref_type,
 		.callbacks = callbacks,
 		.ctx = ctx,
-		.route = route,
-		.random = now_ns() ^ (uintptr_t)w,
 	};
-	if (getrandom(&w->random, sizeof(w->random), GRND_NONBLOCK) < 0 || !w->random)
-		w->random = now_ns() | 1;
-	read_port_range(w);
+	sources_init(&w->sources, callbacks->exempt, ctx);
+	w->sources.route = route;
 	w->buffer = TAKE_PTR(buffer);
 	signal(SIGPIPE, SIG_IGN);
 	return 0;
@@ -908,7 +656,7 @@ uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns)
 		list_remove(&w->closed, relay);
 		free(relay);
 	}
-	return w->route ? relay_route_tick(w->route, now_ns) : UINT64_MAX;
+	return sources_tick(&w->sources, now_ns);
 }
 
 void relay_worker_done(struct relay_worker *w)
@@ -918,5 +666,5 @@ void relay_worker_done(struct relay_worker *w)
 	while (w->n_pool)
 		pipe_close(w, w->pool[--w->n_pool]);
 	free(TAKE_PTR(w->buffer));
-	relay_route_free(TAKE_PTR(w->route));
+	sources_done(&w->sources);
 }

@@ -9,10 +9,10 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "source.h"
 #include "window.h"
 
 struct relay;
-struct relay_route;
 
 /* Idle pipes that a worker keeps, and pipes that it has at most; beyond, bytes are copied. */
 #define RELAY_POOL_PIPES 16
@@ -82,17 +82,13 @@ struct relay_worker {
 	uint8_t ref_type;
 	const struct relay_callbacks *callbacks;
 	void *ctx;
-	struct relay_route *route; /* NULL: no transparent relay yet */
+	struct sources sources;
 	struct relay_counters counters;
 	struct relay *relays; /* connecting or connected */
 	struct relay *closed; /* freed by relay_worker_reap() */
 	uint8_t *buffer;      /* every relay's first bytes pass here */
 	int pool[RELAY_POOL_PIPES][2];
 	size_t n_pool;
-	uint64_t random;
-	uint16_t port_low, port_high; /* ip_local_port_range */
-	uint64_t ports_tight_ns;      /* until then don't ask the kernel for a free port */
-	struct endpoint routed_target, routed_source; /* last answer to: from where to there? */
 };
 
 struct relay_options {

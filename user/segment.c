@@ -77,14 +77,18 @@ static size_t put_ipv6(uint8_t *ip, const struct flow_key *key, size_t tcp_len)
 	return 40;
 }
 
-static uint16_t tcp_checksum(const struct flow_key *key, bool v4, const uint8_t *tcp, size_t len)
+/* @addresses: source and destination, @addresses_len bytes together, as they stand in the packet. */
+static uint16_t tcp_checksum(const uint8_t *addresses, size_t addresses_len, const uint8_t *tcp,
+			     size_t len)
 {
-	size_t skip = v4 ? 12 : 0;
-	uint64_t acc = IPPROTO_TCP + len;
+	return fold(sum(tcp, len, sum(addresses, addresses_len, IPPROTO_TCP + len)));
+}
 
-	acc = sum(key->remote + skip, 16 - skip, acc);
-	acc = sum(key->local + skip, 16 - skip, acc);
-	return fold(sum(tcp, len, acc));
+static void put_ethernet(uint8_t *frame, const uint8_t mac[6], bool v4)
+{
+	memcpy(frame, mac, 6);
+	memset(frame + 6, 0, 6);
+	put16(frame + 12, v4 ? 0x0800 : 0x86dd);
 }
 
 size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size)
@@ -99,9 +103,7 @@ size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size)
 	if (SEGMENT_ETHERNET_LEN + (v4 ? 20 : 40) + tcp_len > size || tcp_len > UINT16_MAX - 40)
 		return 0;
 
-	memcpy(frame, segment->mac, 6);
-	memset(frame + 6, 0, 6);
-	put16(frame + 12, v4 ? 0x0800 : 0x86dd);
+	put_ethernet(frame, segment->mac, v4);
 	tcp = ip + (v4 ? put_ipv4(ip, key, tcp_len) : put_ipv6(ip, key, tcp_len));
 
 	memcpy(tcp, &key->remote_port, 2);
@@ -120,6 +122,27 @@ size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size)
 	}
 	if (segment->len)
 		memcpy(tcp + header_len, segment->payload, segment->len);
-	put16(tcp + 16, tcp_checksum(key, v4, tcp, tcp_len));
+	put16(tcp + 16, v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len) :
+			     tcp_checksum(ip + 8, 32, tcp, tcp_len));
 	return (size_t)(tcp - frame) + tcp_len;
+}
+
+size_t segment_wrap(const uint8_t *packet, size_t len, const uint8_t mac[6], bool fill_checksum,
+		    uint8_t *frame, size_t size)
+{
+	bool v4 = len > 0 && packet[0] >> 4 == 4;
+	size_t ip_len = v4 ? (packet[0] & 0xfu) * 4u : 40;
+	uint8_t *tcp = frame + SEGMENT_ETHERNET_LEN + ip_len;
+
+	if (len < ip_len + 20 || SEGMENT_ETHERNET_LEN + len > size)
+		return 0;
+	put_ethernet(frame, mac, v4);
+	memcpy(frame + SEGMENT_ETHERNET_LEN, packet, len);
+	if (fill_checksum) {
+		const uint8_t *addresses = frame + SEGMENT_ETHERNET_LEN + (v4 ? 12 : 8);
+
+		put16(tcp + 16, 0);
+		put16(tcp + 16, tcp_checksum(addresses, v4 ? 8 : 32, tcp, len - ip_len));
+	}
+	return SEGMENT_ETHERNET_LEN + len;
 }
