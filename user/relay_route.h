@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Policy routes that bring replies to a client's address back to a transparent relay on this host.
- */
+/* Source ports of transparent relays, and what brings the replies to them back to this host. */
 #ifndef RELAY_ROUTE_H
 #define RELAY_ROUTE_H
 
@@ -41,15 +40,5 @@ void relay_route_release(struct relay_route *route, const struct endpoint *sourc
 /* Takes away what is over. Returns when it wants to be called again, UINT64_MAX: nothing is left.
  */
 uint64_t relay_route_tick(struct relay_route *route, uint64_t now_ns);
-
-/*
- * Removes every rule and route that this module ever makes, whichever process made them: once
- * before the first worker starts. Nothing of ours may be in use. *ret_removed: how many (may be
- * NULL). 0 or -errno.
- */
-int relay_route_clean(unsigned *ret_removed);
-
-/* Can it work here? Adds a rule and a route that match nothing, and removes them. 0 or -errno. */
-int relay_route_probe(void);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: relay.c relay_route.c addr.c
+// uses: relay.c proxy_header.c source.c relay_route.c policy.c addr.c
 /* Relays between sockets on loopback: bytes, ends, waiting, memory, headers, source ports. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -640,8 +640,8 @@ static void reuse_ports(void)
 	bench_open(&b, "127.0.0.1");
 	write_file("/proc/sys/net/ipv4/ip_local_port_range", "40000 40015");
 	write_file("/proc/sys/net/ipv4/tcp_tw_reuse", "0");
-	b.worker.port_low = 40000;
-	b.worker.port_high = 40015;
+	b.worker.sources.port_low = 40000;
+	b.worker.sources.port_high = 40015;
 	for (unsigned i = 0; i < 200; i++) {
 		int fds[2], fd;
 

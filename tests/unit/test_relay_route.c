@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: relay.c relay_route.c addr.c
+// uses: relay.c proxy_header.c source.c relay_route.c policy.c addr.c
 /*
  * Transparent relays: the web server sees the client's address, and only what belongs to a relay
  * takes the way back through the policy route.
@@ -20,8 +20,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "policy.h"
 #include "relay_bench.h"
-#include "relay_route.h"
 
 #define IN_CLIENT "nsenter --net=/proc/$CLIENT/ns/net "
 
@@ -415,14 +415,14 @@ static void test_killed(void **state)
 	assert_int_equal(rules_now(), 3);
 	assert_int_equal(routes_now(), 3);
 
-	assert_int_equal(relay_route_clean(&removed), 0);
+	assert_int_equal(policy_clean(&removed), 0);
 	assert_int_equal(removed, 10); /* with a way round for each family */
 	assert_int_equal(routes_now(), 0);
 	assert_int_equal(left_now(), 1);
 	/* Of others, which look a little like ours. */
 	assert_int_equal(number_of("ip rule | grep -c ^443:"), 2);
 	assert_int_equal(number_of("ip route show table 443000007 | grep -c 198.51.100.1"), 1);
-	assert_int_equal(relay_route_clean(&removed), 0);
+	assert_int_equal(policy_clean(&removed), 0);
 	assert_int_equal(removed, 0);
 	relay_one("10.77.0.1", "10.77.0.2");
 }
@@ -431,7 +431,7 @@ static void test_probe(void **state)
 {
 	if (unprivileged())
 		skip();
-	assert_int_equal(relay_route_probe(), 0);
+	assert_int_equal(policy_probe(), 0);
 	assert_int_equal(left_now(), 0);
 }
 
@@ -469,7 +469,7 @@ static void test_privileges(void **state)
 		expect_text(&b, b.server, "question");
 		relay_worker_done(&b.worker);
 		capabilities_keep(0);
-		denied = relay_route_probe();
+		denied = policy_probe();
 		relay_worker_init(&b.worker, b.epoll_fd, REF_TYPE, &callbacks, &b, NULL);
 		if (relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &b.target_addr,
 				&options, &b, NULL) != -EPERM)
