@@ -333,7 +333,10 @@ static void need_looks_no_further_than_a_header(void **state)
 	assert_int_equal(parse(s.data, s.len, &need, &hello), HELLO_MORE);
 	assert_int_equal(need, 5 + 10 + 1);
 	/* Of that record all but the last byte is the message's. */
-	put_hex(&s, "16 0301 0024 'om'");
+	put_hex(&s, "16 0301 0024");
+	assert_int_equal(parse(s.data, s.len, &need, &hello), HELLO_MORE);
+	assert_int_equal(need, 5 + 10 + 5 + 35);
+	put_hex(&s, "'om'");
 	assert_int_equal(parse(s.data, s.len, &need, &hello), HELLO_MORE);
 	assert_int_equal(need, 5 + 10 + 5 + 35);
 }
