@@ -21,7 +21,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -29,6 +29,7 @@
 #include "segment.h"
 #include "util.h"
 
+#define STATE_CLOSE_WAIT   8		/* include/net/tcp_states.h */
 #define SCRATCH_SIZE	   (256u << 10) /* grows when a client has sent more */
 #define SCRATCH_SPARE	   (64u << 10)
 #define FRAME_MAX	   3400		/* what one test-run's page holds */
@@ -356,6 +357,22 @@ static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd)
 	return 0;
 }
 
+/*
+ * In repair mode close() sends nothing. It comes before the last peek, so that as little as can be
+ * arrives behind that.
+ */
+static int repair(int fd, int mode)
+{
+	const int queue = TCP_RECV_QUEUE; /* that peeking reads, in this mode */
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &mode, sizeof(mode)) < 0)
+		return -errno;
+	if (mode == TCP_REPAIR_ON &&
+	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) < 0)
+		return -errno;
+	return 0;
+}
+
 static void key_fill(struct flow_key *key, const struct endpoint *remote,
 		     const struct endpoint *local)
 {
@@ -461,7 +478,6 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 {
 	struct seize_block block = { .cookie = job->cookie };
 	enum handoff_answer answer;
-	const int on = 1;
 	int err;
 
 	key_fill(&job->key, &job->remote, &job->local);
@@ -480,12 +496,13 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	job->guard = block.guard;
 	job->held_taken = 0;
 	job->snd_wnd = block.snd_wnd;
-	job->fin = block.state == TCP_CLOSE_WAIT;
+	job->fin = block.state == STATE_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
-	err = peek(worker, job, fd);
-	if (!err && setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0)
-		err = -errno;
+	err = repair(fd, TCP_REPAIR_ON);
+	if (!err)
+		err = peek(worker, job, fd);
 	if (err) {
+		repair(fd, TCP_REPAIR_OFF_NO_WP);
 		unfreeze(worker, job);
 		job->result = SEIZE_STATE;
 		return err == -ECONNRESET || err == -EPIPE ? HANDOFF_GONE : HANDOFF_REFUSED;

@@ -15,8 +15,9 @@
  * - once a whole buffer came at once, splice(2) moves pages through a pipe, which the flow has only
  *   while it is at it, or while bytes are in it because the other end takes no more. Without pipes
  *   (descriptors used up) everything is copied.
- * Only recv() decides that an end has finished: splice() from a socket returns 0 at a byte of
- * urgent data too (tcp_splice_read(), its comment on URG). Urgent bytes travel as ordinary ones.
+ * Only recv() decides that an end has finished or failed. splice() does not get past a byte of
+ * urgent data: it says EAGAIN, or 0, while epoll says EPOLLIN (tcp_splice_read(), its comment on
+ * URG). Then a copy does; urgent bytes travel as ordinary ones.
  *
  * A FIN is passed on by shutdown() when everything before it has been sent; the other flow goes
  * on, without limit of time. A RST is passed on as a RST when what came before it has been sent.
@@ -216,8 +217,11 @@ static int end_rearm(struct relay_worker *w, struct relay *relay, enum relay_sid
 		events |= EPOLLIN;
 	if (!to->finished && to->blocked)
 		events |= EPOLLOUT;
-	/* Once we have shut it down, EPOLLHUP may be the peer's FIN waiting to be read. */
-	return end_arm(w, end, !end->dead && (events || !to->finished), events);
+	/*
+	 * Once we have shut it down, or it is dead, EPOLLHUP is reported until everything of it has
+	 * been read. (Nothing is sent to a dead end any more: that flow is finished.)
+	 */
+	return end_arm(w, end, events || !to->finished, events);
 }
 
 /* ---- the end of a relay ---- */
@@ -323,10 +327,14 @@ static enum flow_step flow_fill(struct relay_flow *flow, int from_fd)
 	ssize_t n = splice(from_fd, NULL, flow->pipe[1], NULL, RELAY_PIPE_SIZE,
 			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 
-	if (n <= 0)
-		return n < 0 && errno == EAGAIN ? STEP_EMPTY : STEP_LOOK;
-	flow->in_pipe += (uint32_t)n;
-	return STEP_MORE;
+	if (n > 0) {
+		flow->in_pipe += (uint32_t)n;
+		return STEP_MORE;
+	}
+	if (n == 0 || errno == EINTR || errno == ENOMEM || errno == EINVAL)
+		return STEP_LOOK;
+	/* Having said it, the socket has forgotten its error: recv() would see a FIN. */
+	return errno == EAGAIN ? STEP_EMPTY : STEP_SOURCE_BAD;
 }
 
 /* Takes from the receive queue the @len bytes that have been peeked and sent. */
@@ -377,10 +385,7 @@ static void flow_finish(struct relay_worker *w, struct relay *relay, enum relay_
 		end_fail(w, relay, !side);
 }
 
-/*
- * Moves bytes from @side to the other end until one of them has to wait, or the turn is over. A
- * dead end is taken to its last byte: it is not in the epoll, nothing would come back to it.
- */
+/* Moves bytes from @side to the other end until one of them has to wait, or the turn is over. */
 static void flow_move(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
 	struct relay_flow *flow = &relay->flow[side];
@@ -407,17 +412,12 @@ static void flow_move(struct relay_worker *w, struct relay *relay, enum relay_si
 
 		switch (step) {
 		case STEP_MORE:
-			waiting = moved >= RELAY_TURN && !flow->in_pipe && !from->dead;
+			waiting = moved >= RELAY_TURN && !flow->in_pipe;
 			break;
 		case STEP_EMPTY:
-			if (flow->bulk && (!moved || from->dead)) {
-				look = true; /* epoll saw something that splice() doesn't take */
-			} else if (!from->dead) {
-				waiting = true;
-			} else if (!n) {
-				flow_finish(w, relay, side);
-				waiting = true;
-			}
+			/* epoll saw something, so splice() may not have taken what there is. */
+			look = flow->bulk && !moved;
+			waiting = !look;
 			break;
 		case STEP_LOOK:
 			look = true;
@@ -449,16 +449,8 @@ static void flow_move(struct relay_worker *w, struct relay *relay, enum relay_si
 /* After events: is it over? If not, what is there to wait for? */
 static void relay_settle(struct relay_worker *w, struct relay *relay)
 {
-	bool dead;
-
-	/* A send may have found out that its other end is dead: take that one to its last byte. */
-	for (enum relay_side side = CLIENT; side <= TARGET; side++)
-		if (relay->end[side].dead && !relay->flow[side].blocked)
-			flow_move(w, relay, side);
-
-	dead = relay->end[CLIENT].dead || relay->end[TARGET].dead;
 	if (relay->flow[CLIENT].finished && relay->flow[TARGET].finished) {
-		relay_close(w, relay, dead);
+		relay_close(w, relay, relay->end[CLIENT].dead || relay->end[TARGET].dead);
 		return;
 	}
 	if (end_rearm(w, relay, CLIENT) < 0 || end_rearm(w, relay, TARGET) < 0)

@@ -27,7 +27,8 @@ struct bench {
 	struct relay_worker worker;
 	int epoll_fd, front, target;
 	struct endpoint front_addr, target_addr;
-	unsigned wakeups; /* of the worker's loop, events included */
+	unsigned wakeups; /* events that the worker's loop has seen */
+	int batch;	  /* and how many it takes at once */
 	/* what the callbacks saw */
 	unsigned connected, failed, ended, exempts, unexempts;
 	int failed_fd, failed_error, exempt_answer;
@@ -161,7 +162,7 @@ static inline void send_text(int fd, const char *text)
 static inline void pump(struct bench *b, int timeout_ms)
 {
 	struct epoll_event events[64];
-	int n = epoll_wait(b->epoll_fd, events, ARRAY_SIZE(events), timeout_ms);
+	int n = epoll_wait(b->epoll_fd, events, b->batch, timeout_ms);
 
 	for (int i = 0; i < n; i++) {
 		struct relay_end *end = events[i].data.ptr;
@@ -238,7 +239,7 @@ static inline void expect_end(struct bench *b, int fd, ssize_t how)
 
 static inline void bench_open(struct bench *b, const char *address)
 {
-	*b = (struct bench){ .client = -1, .server = -1, .failed_fd = -1 };
+	*b = (struct bench){ .client = -1, .server = -1, .failed_fd = -1, .batch = 64 };
 	b->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	assert_int_equal(relay_worker_init(&b->worker, b->epoll_fd, REF_TYPE, &callbacks, b, NULL),
 			 0);

@@ -251,11 +251,12 @@ static void test_reset(void **state)
 	assert_int_equal(socket_error(b.client), EPIPE); /* a RST in CLOSE_WAIT */
 	bench_close(&b);
 
-	/* The client is found dead by sending to it, with an answer of its own still unread. */
+	/* The client is found dead by sending to it, with words of its own still unread. */
 	bench_relay(&b, "127.0.0.1");
+	b.batch = 1;
+	send_text(b.server, "to nobody");
 	send_text(b.client, "last words");
 	reset(&b.client);
-	send_text(b.server, "to nobody");
 	expect_text(&b, b.server, "last words");
 	expect_end(&b, b.server, -ECONNRESET);
 	bench_close(&b);
@@ -271,6 +272,57 @@ static void test_kill_all(void **state)
 	assert_int_equal(b.worker.counters.killed, 1);
 	expect_end(&b, b.client, -ECONNRESET);
 	expect_end(&b, b.server, -ECONNRESET);
+	bench_close(&b);
+}
+
+/* The relay's descriptor of the connection whose far end is at @peer. */
+static int relay_fd(const struct endpoint *peer)
+{
+	for (int fd = 3; fd < 1024; fd++) {
+		struct sockaddr_storage sa;
+		socklen_t len = sizeof(sa);
+		struct endpoint endpoint;
+
+		if (!getpeername(fd, (struct sockaddr *)&sa, &len) &&
+		    !endpoint_from_sockaddr(&sa, &endpoint) && endpoint_equal(&endpoint, peer))
+			return fd;
+	}
+	fail();
+	return -1;
+}
+
+static int option(int fd, int level, int name)
+{
+	socklen_t len = sizeof(int);
+	int value = -1;
+
+	assert_int_equal(getsockopt(fd, level, name, &value, &len), 0);
+	return value;
+}
+
+static void test_socket_options(void **state)
+{
+	const struct relay_options options = { .connect_timeout_ms = 1000 };
+	struct bench b;
+	int fds[2];
+
+	bench_open(&b, "127.0.0.1");
+	fds[CLIENT] = bench_client(&b, NULL);
+	setsockopt(fds[CLIENT], SOL_SOCKET, SO_RCVLOWAT, &(int){ 1000 }, sizeof(int));
+	assert_int_equal(relay_start(&b.worker, fds[CLIENT], &b.client_addr, &b.front_addr,
+				     &b.target_addr, &options, &b, NULL),
+			 0);
+	b.server = accept4(b.target, NULL, NULL, SOCK_CLOEXEC);
+	pump_until(&b, b.connected == 1);
+	fds[TARGET] = relay_fd(&b.target_addr);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(option(fds[i], SOL_TCP, TCP_NODELAY), 1);
+		assert_int_equal(option(fds[i], SOL_TCP, TCP_USER_TIMEOUT), 0);
+		assert_int_equal(option(fds[i], SOL_SOCKET, SO_KEEPALIVE), 1);
+		assert_int_equal(option(fds[i], SOL_SOCKET, SO_RCVLOWAT), 1);
+		assert_true(fcntl(fds[i], F_GETFL) & O_NONBLOCK);
+		assert_true(fcntl(fds[i], F_GETFD) & FD_CLOEXEC);
+	}
 	bench_close(&b);
 }
 
@@ -453,6 +505,39 @@ static size_t read_all(struct bench *b, int fd)
 	return total;
 }
 
+/* Writes until the relay takes no more, but its receive queue would. */
+static void stuff_a_little(struct bench *b, int fd, enum relay_side side)
+{
+	static uint8_t data[CHUNK];
+	uint64_t sent = 0;
+
+	while (b->worker.counters.bytes[side] == sent) {
+		assert_int_equal(send(fd, data, sizeof(data), MSG_NOSIGNAL), sizeof(data));
+		sent += sizeof(data);
+		settle(b);
+	}
+}
+
+/* The client's end is shut down both ways, its bytes and its FIN still unread: EPOLLHUP for long.
+ */
+static void test_blocked_with_fin_is_quiet(void **state)
+{
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	shutdown(b.server, SHUT_WR);
+	expect_end(&b, b.client, 0);
+	stuff_a_little(&b, b.client, CLIENT);
+	expect_quiet(&b);
+	shutdown(b.client, SHUT_WR);
+	settle(&b);
+	expect_quiet(&b);
+	read_all(&b, b.server);
+	pump_until(&b, b.ended == 1);
+	assert_int_equal(b.worker.counters.reset, 0);
+	bench_close(&b);
+}
+
 static void test_blocked_is_quiet(void **state)
 {
 	struct bench b;
@@ -464,8 +549,7 @@ static void test_blocked_is_quiet(void **state)
 	/* FIN behind what is stuck. */
 	shutdown(b.client, SHUT_WR);
 	expect_quiet(&b);
-	/* Now the client's end is shut down both ways, its bytes still unread: EPOLLHUP for long.
-	 */
+
 	shutdown(b.server, SHUT_WR);
 	expect_end(&b, b.client, 0);
 	settle(&b);
@@ -502,6 +586,76 @@ static void test_blocked_and_reset(void **state)
 	reset(&b.client);
 	pump_until(&b, b.ended == 1);
 	expect_end(&b, b.server, -ECONNRESET);
+	bench_close(&b);
+}
+
+/* What is left in the pipe of a relay that ends must not reach another. */
+static void test_pipes_are_clean(void **state)
+{
+	struct bench b;
+	int fd;
+
+	bench_relay(&b, "127.0.0.1");
+	stuff(&b, b.client);
+	relay_worker_kill_all(&b.worker);
+	close_if_open(&b.client);
+	close_if_open(&b.server);
+	b.worker.counters = (struct relay_counters){ .pipes = b.worker.counters.pipes };
+	b.ended = 0;
+	fd = bench_client(&b, NULL);
+	bench_start(&b, fd, CLIENT_IP_NONE);
+	run_bulk(&b, CHUNK, 0);
+	bench_close(&b);
+}
+
+/* A relay that is idle again has no pipe: one is enough for many in turn. */
+static void test_pipes_are_returned(void **state)
+{
+	static uint8_t data[8 * CHUNK];
+	int fds[8][2];
+	struct bench b;
+
+	bench_open(&b, "127.0.0.1");
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		size_t sent = 0, got = 0;
+		int fd = bench_client(&b, NULL);
+
+		bench_start(&b, fd, CLIENT_IP_NONE);
+		while (got < sizeof(data)) {
+			ssize_t n = send(b.client, data, sizeof(data) - sent, MSG_DONTWAIT);
+
+			sent += n > 0 ? (size_t)n : 0;
+			n = recv_soon(&b, b.server, data, sizeof(data));
+			assert_true(n > 0);
+			got += (size_t)n;
+		}
+		fds[i][0] = TAKE_FD(b.client);
+		fds[i][1] = TAKE_FD(b.server);
+	}
+	settle(&b);
+	assert_int_equal(b.worker.counters.pipes, 1);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		close(fds[i][0]);
+		close(fds[i][1]);
+	}
+	bench_close(&b);
+}
+
+/* One relay with much to do lets others run. */
+static void test_turns(void **state)
+{
+	static uint8_t data[CHUNK];
+	unsigned full = 0;
+	struct bench b;
+
+	bench_relay(&b, "127.0.0.1");
+	while (full < 20) {
+		full = send(b.client, data, sizeof(data), MSG_DONTWAIT) > 0 ? 0 : full + 1;
+		poll(NULL, 0, 1);
+	}
+	while (b.worker.counters.bytes[CLIENT] == 0)
+		pump(&b, 100);
+	assert_true(b.worker.counters.bytes[CLIENT] < 1024 * 1024);
 	bench_close(&b);
 }
 
@@ -632,6 +786,27 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
+/* Nobody listens at the only port: TCP would connect a socket there to itself. */
+static void not_to_itself(void)
+{
+	const struct relay_options options = {};
+	struct endpoint itself;
+	struct bench b;
+	int fd;
+
+	bench_open(&b, "127.0.0.1");
+	write_file("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000");
+	b.worker.sources.port_low = b.worker.sources.port_high = 40000;
+	endpoint_parse("127.0.0.1:40000", 0, &itself);
+	fd = dup(b.front);
+	assert_int_equal(relay_start(&b.worker, fd, &itself, &itself, &itself, &options, &b, NULL),
+			 -EADDRNOTAVAIL);
+	assert_int_equal(b.worker.counters.failed[RELAY_NO_PORT], 1);
+	write_file("/proc/sys/net/ipv4/ip_local_port_range", "32768 60999");
+	close(fd);
+	bench_close(&b);
+}
+
 /* More connections than there are ports, each leaving a TIME_WAIT at the relay. */
 static void reuse_ports(void)
 {
@@ -659,7 +834,7 @@ static void reuse_ports(void)
 	bench_close(&b);
 }
 
-static void test_time_wait(void **state)
+static void test_few_ports(void **state)
 {
 	int status;
 	pid_t pid;
@@ -672,6 +847,7 @@ static void test_time_wait(void **state)
 	if (!pid) {
 		if (unshare(CLONE_NEWNET) < 0 || system("ip link set lo up"))
 			_exit(98);
+		not_to_itself();
 		reuse_ports();
 		_exit(0);
 	}
@@ -692,17 +868,22 @@ int main(void)
 		cmocka_unit_test(test_data_and_fin_wait),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_kill_all),
+		cmocka_unit_test(test_socket_options),
 		cmocka_unit_test(test_bulk),
 		cmocka_unit_test(test_bulk_slow_reader),
 		cmocka_unit_test(test_bulk_without_pipes),
 		cmocka_unit_test(test_urgent_byte),
 		cmocka_unit_test(test_blocked_is_quiet),
+		cmocka_unit_test(test_blocked_with_fin_is_quiet),
 		cmocka_unit_test(test_blocked_and_reset),
+		cmocka_unit_test(test_pipes_are_clean),
+		cmocka_unit_test(test_pipes_are_returned),
+		cmocka_unit_test(test_turns),
 		cmocka_unit_test(test_wakeups_of_bulk),
 		cmocka_unit_test(test_idle_memory),
 		cmocka_unit_test(test_proxy_v1),
 		cmocka_unit_test(test_proxy_v2),
-		cmocka_unit_test(test_time_wait),
+		cmocka_unit_test(test_few_ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

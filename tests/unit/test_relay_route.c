@@ -12,6 +12,7 @@
  */
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -157,6 +158,7 @@ static int client_connect(const char *from, const struct endpoint *to)
 	assert_int_equal(endpoint_parse(from, 1, &source), 0);
 	if (source.port == 1)
 		source.port = 0;
+	source.scope_id = to->scope_id;
 	len = endpoint_to_sockaddr(&source, &sa);
 	assert_int_equal(bind(fd, (struct sockaddr *)&sa, len), 0);
 	len = endpoint_to_sockaddr(to, &sa);
@@ -235,6 +237,37 @@ static void test_address_is_kept(void **state)
 	relay_one("10.77.0.1", "10.77.0.1");
 	relay_one("127.0.0.1", "127.0.0.1");
 	relay_one("::1", "::1");
+}
+
+/* The zone of a link-local address goes all the way; transparent it can't be. */
+static void test_link_local(void **state)
+{
+	const struct relay_options options = { .client_ip = CLIENT_IP_TRANSPARENT };
+	struct endpoint seen;
+	struct bench b;
+	int fd;
+
+	if (unprivileged())
+		skip();
+	run("ip addr add fe80::1/64 dev v0 nodad &&" IN_CLIENT
+	    "ip addr add fe80::2/64 dev v1 nodad");
+	bench_open(&b, "fe80::1%v0");
+	assert_int_equal(setns(client_ns, CLONE_NEWNET), 0);
+	b.front_addr.scope_id = if_nametoindex("v1");
+	assert_int_equal(setns(host_ns, CLONE_NEWNET), 0);
+	b.client = client_connect("fe80::2", &b.front_addr);
+	fd = accept4(b.front, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	b.client_addr = peer_addr(fd);
+	b.front_addr = local_addr(fd);
+	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &b.target_addr,
+				     &options, &b, NULL),
+			 -EOPNOTSUPP);
+	bench_start(&b, fd, CLIENT_IP_NONE);
+	seen = peer_addr(b.server);
+	assert_memory_equal(&seen.addr, &b.target_addr.addr, sizeof(seen.addr));
+	expect_both_ways(&b);
+	bench_close(&b);
+	assert_int_equal(left_now(), 0);
 }
 
 static void test_strict_rp_filter(void **state)
@@ -490,6 +523,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		namespaced(test_address_is_kept),
+		namespaced(test_link_local),
 		namespaced(test_strict_rp_filter),
 		namespaced(test_direct_is_untouched),
 		namespaced(test_client_at_low_port),
