@@ -446,7 +446,8 @@ int handoff_commit(struct __sk_buff *skb)
 /* A TCP packet as both attached programs need it. */
 struct packet {
 	struct flow_key key;
-	__u32 len; /* from the IP header on */
+	__u32 len;	  /* from the IP header on */
+	__u32 header_len; /* IP and TCP, with options */
 	struct tcphdr tcp;
 };
 
@@ -489,6 +490,7 @@ static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, str
 	if (bpf_skb_load_bytes_relative(skb, offset, &packet->tcp, sizeof(packet->tcp),
 					BPF_HDR_START_NET))
 		return false;
+	packet->header_len = offset + packet->tcp.doff * 4;
 	packet->key.remote_port = ingress ? packet->tcp.source : packet->tcp.dest;
 	packet->key.local_port = ingress ? packet->tcp.dest : packet->tcp.source;
 	return true;
@@ -561,33 +563,72 @@ static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, s
 	return err ? TCX_DROP : TCX_NEXT;
 }
 
-/* Keeps a copy of what the client sends in the gap. False: no room, or it is too long. */
+/* What the pieces of one packet have in common. */
+struct holding {
+	struct __sk_buff *skb;
+	struct packet *packet;
+	struct guard *guard;
+	struct held *piece;
+	__u32 start; /* of the IP header in the skb */
+	bool done;
+};
+
+/* Keeps one piece. Returns 1 when there are no more, or no room for this one. */
+static long hold_piece(__u32 i, struct holding *holding)
+{
+	struct packet *packet = holding->packet;
+	struct held *piece = holding->piece;
+	struct held_key key = { .flow = packet->key };
+	__u32 header_len = packet->header_len;
+	__u32 offset = i * HELD_PIECE;
+	__u32 n = packet->len - header_len - offset;
+
+	if (header_len < 40 || header_len > 120)
+		return 1;
+	if (n > HELD_PIECE)
+		n = HELD_PIECE;
+	if (n > 0 && bpf_skb_load_bytes(holding->skb, holding->start + header_len + offset,
+					piece->packet + header_len, n))
+		return 1;
+	piece->offset = offset;
+	piece->len = header_len + n;
+	piece->more = header_len + offset + n < packet->len;
+	key.number = __sync_fetch_and_add(&holding->guard->n_held, 1);
+	if (key.number >= HELD_PER_GUARD || bpf_map_update_elem(&held, &key, piece, BPF_ANY))
+		return 1;
+	holding->done = !piece->more;
+	return holding->done;
+}
+
+/*
+ * Keeps a copy of what the client sends in the gap. A packet that was merged (GRO, or a sender's GSO on
+ * this host) is kept in pieces that can be injected. False: no room for all of it.
+ */
 static __always_inline bool hold(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
 {
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
-	struct held_key key = { .flow = packet->key };
-	__u32 len = packet->len;
-	struct held *scratch;
+	struct holding holding = { .skb = skb, .packet = packet, .guard = guard };
+	__u32 header_len = packet->header_len;
+	struct held *piece;
 	__u32 zero = 0;
-	__u32 offset;
 
-	scratch = bpf_map_lookup_elem(&held_scratch, &zero);
-	if (!scratch || len < 40 || len > sizeof(scratch->packet))
+	piece = bpf_map_lookup_elem(&held_scratch, &zero);
+	if (!piece || header_len < 40 || header_len > 120 || packet->len < header_len)
 		return false;
 	/* bpf_skb_load_bytes_relative() reads linear packets only. */
-	offset = BPF_CORE_READ(kernel_skb, head) + BPF_CORE_READ(kernel_skb, network_header) -
-		 BPF_CORE_READ(kernel_skb, data);
-	if (bpf_skb_load_bytes(skb, offset, scratch->packet, len))
+	holding.start = BPF_CORE_READ(kernel_skb, head) +
+			BPF_CORE_READ(kernel_skb, network_header) - BPF_CORE_READ(kernel_skb, data);
+	if (bpf_skb_load_bytes(skb, holding.start, piece->packet, header_len))
 		return false;
-	scratch->cookie = guard->cookie;
-	scratch->len = len;
-	scratch->no_checksum =
+	piece->cookie = guard->cookie;
+	piece->no_checksum =
+		skb->gso_segs > 1 ||
 		BPF_CORE_READ_BITFIELD_PROBED(kernel_skb, ip_summed) == CHECKSUM_PARTIAL;
-	key.number = __sync_fetch_and_add(&guard->n_held, 1);
-	if (key.number >= HELD_PER_GUARD || bpf_map_update_elem(&held, &key, scratch, BPF_ANY))
-		return false;
-	count(COUNTER_HELD);
-	return true;
+	holding.piece = piece;
+	bpf_loop(HELD_PER_GUARD, hold_piece, &holding, 0);
+	if (holding.done)
+		count(COUNTER_HELD);
+	return holding.done;
 }
 
 /* A packet that can't be held goes round until the gap is over. */

@@ -25,7 +25,7 @@
  */
 #define MARK_INJECT 0xac3e0000u
 /*
- * The same for packets of a guarded connection that are too long to be held, and go round instead:
+ * The same for packets of a guarded connection that are not held, and go round instead:
  * the low 16 bits count the rounds.
  */
 #define MARK_PARK   0xac3f0000u
@@ -82,23 +82,26 @@ struct guard {
 	__u32 sniffer;	    /* index into the sniffers, for that */
 };
 
-/* Packets of one connection that are held; more are parked, or dropped. */
-#define HELD_PER_GUARD 32
+/* Packets, or pieces, of one connection that are held: more than a first receive window. */
+#define HELD_PER_GUARD 128
 /* Of all connections. */
-#define HELD_MAX       2048
+#define HELD_MAX       4096
+/* A packet that the kernel has merged of several is held in pieces with so much payload. */
+#define HELD_PIECE     1400
 
 struct held_key {
 	struct flow_key flow;
 	__u32 number; /* from 0, in the order they came */
 };
 
-/* A packet from the client that came in the gap: the new socket gets it. */
+/* A packet from the client that came in the gap, or a piece of one: the new socket gets it. */
 struct held {
 	__u64 cookie;	   /* guard.cookie: which connection of that name */
+	__u32 offset;	   /* of this piece's payload in the whole packet's */
 	__u16 len;	   /* bytes of packet */
-	__u8 no_checksum;  /* it came from this host: its TCP checksum was never computed */
-	__u8 pad;
-	__u8 packet[1588]; /* from the IP header on: what an Ethernet device carries, and some more */
+	__u8 more;	   /* pieces follow; the headers are the whole packet's */
+	__u8 no_checksum;  /* it came from this host, or was merged: its TCP checksum is not there */
+	__u8 packet[1584]; /* from the IP header on: what an Ethernet device carries, and some more */
 };
 
 /* A connection that was handed off a moment ago. */
@@ -206,7 +209,7 @@ struct queue_block {
 	X(ADOPTED, "adopted", "first segments given to a listener")                               \
 	X(ADOPT_ERROR, "adopt_errors", "first segments that no listener took")                    \
 	X(HELD, "held_packets", "packets that came in the gap and were given to the new socket")  \
-	X(PARKED, "parked_packets", "long packets that went round in the gap")                    \
+	X(PARKED, "parked_packets", "packets that found no room and went round in the gap")                    \
 	X(PARK_ROUNDS, "park_rounds", "rounds that those packets made")                           \
 	X(PARK_DROPPED, "dropped_in_gap", "packets in the gap that TCP has to repeat")            \
 	X(EGRESS_RST, "held_rst", "resets held back in the gap")                                  \

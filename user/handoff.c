@@ -36,7 +36,6 @@
 #define SEIZE_TRIES	   4		/* a device to be guarded first, perhaps two */
 #define BURST_SEGMENTS	   48		/* replayed before the new socket is looked at again */
 #define BURSTS		   64		/* of those, before other connections get their turn */
-#define HELD_ROUNDS	   4		/* of giving on what is held, before the guard goes all the same */
 #define FIRST_LOOK_NS	   (20 * NSEC_PER_USEC)
 #define LONGEST_LOOK_NS	   (50 * NSEC_PER_MSEC)
 #define PARK_NS		   (20 * NSEC_PER_MSEC) /* then packets in the gap are dropped, not parked */
@@ -224,8 +223,8 @@ static void held_inject(struct handoff_worker *worker, struct handoff_job *job, 
 		if (guards_take_held(worker->guards, &job->key, job->held_taken, &held) < 0 ||
 		    held.cookie != job->cookie)
 			continue;
-		len = segment_wrap(held.packet, held.len, job->device->mac, held.no_checksum,
-				   worker->frame, sizeof(worker->frame));
+		len = segment_from_held(&held, job->device->mac, worker->frame,
+					sizeof(worker->frame));
 		/* If it fails the client sends it again. */
 		if (len)
 			inject(worker, job, len, mark);
@@ -437,7 +436,7 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 					      .result = COMMIT_NO_CHILD,
 					      .n_held = job->held_taken };
 
-		if (i >= HELD_ROUNDS)
+		if (job->held_taken)
 			block.flags |= COMMIT_RELEASE;
 		if (now - job->began_ns > PARK_NS)
 			block.flags |= COMMIT_STOP_PARKING;
@@ -450,6 +449,7 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 			return HANDOFF_DONE;
 		}
 		if (block.result == COMMIT_HELD) {
+			/* Once: the new socket acknowledges these, and so the client sends more. */
 			held_inject(worker, job, block.n_held, MARK_INJECT);
 			continue;
 		}

@@ -127,22 +127,47 @@ size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size)
 	return (size_t)(tcp - frame) + tcp_len;
 }
 
-size_t segment_wrap(const uint8_t *packet, size_t len, const uint8_t mac[6], bool fill_checksum,
-		    uint8_t *frame, size_t size)
+static uint32_t get32(const uint8_t *p)
 {
-	bool v4 = len > 0 && packet[0] >> 4 == 4;
-	size_t ip_len = v4 ? (packet[0] & 0xfu) * 4u : 40;
-	uint8_t *tcp = frame + SEGMENT_ETHERNET_LEN + ip_len;
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 
-	if (len < ip_len + 20 || SEGMENT_ETHERNET_LEN + len > size)
+/* The headers are the whole packet's. */
+static void cut_to_piece(const struct held *held, uint8_t *ip, size_t ip_len, bool v4)
+{
+	uint8_t *tcp = ip + ip_len;
+
+	if (v4) {
+		put16(ip + 2, held->len);
+		put16(ip + 10, 0);
+		put16(ip + 10, fold(sum(ip, ip_len, 0)));
+	} else {
+		put16(ip + 4, (uint16_t)(held->len - 40));
+	}
+	put32(tcp + 4, get32(tcp + 4) + held->offset);
+	if (held->more)
+		tcp[13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
+}
+
+size_t segment_from_held(const struct held *held, const uint8_t mac[6], uint8_t *frame, size_t size)
+{
+	bool v4 = held->packet[0] >> 4 == 4;
+	size_t ip_len = v4 ? (held->packet[0] & 0xfu) * 4u : 40;
+	uint8_t *ip = frame + SEGMENT_ETHERNET_LEN;
+	uint8_t *tcp = ip + ip_len;
+	size_t tcp_len = held->len - ip_len;
+
+	if (held->len < ip_len + 20 || held->len > sizeof(held->packet) ||
+	    SEGMENT_ETHERNET_LEN + (size_t)held->len > size)
 		return 0;
 	put_ethernet(frame, mac, v4);
-	memcpy(frame + SEGMENT_ETHERNET_LEN, packet, len);
-	if (fill_checksum) {
-		const uint8_t *addresses = frame + SEGMENT_ETHERNET_LEN + (v4 ? 12 : 8);
-
+	memcpy(ip, held->packet, held->len);
+	if (held->more || held->offset)
+		cut_to_piece(held, ip, ip_len, v4);
+	if (held->no_checksum) {
 		put16(tcp + 16, 0);
-		put16(tcp + 16, tcp_checksum(addresses, v4 ? 8 : 32, tcp, len - ip_len));
+		put16(tcp + 16, v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len) :
+				     tcp_checksum(ip + 8, 32, tcp, tcp_len));
 	}
-	return SEGMENT_ETHERNET_LEN + len;
+	return SEGMENT_ETHERNET_LEN + held->len;
 }

@@ -36,10 +36,10 @@ struct segment {
 size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size);
 
 /*
- * Puts an Ethernet header in front of an IPv4 or IPv6 packet of @len bytes with TCP in it; computes
- * its TCP checksum anew if @fill_checksum. Returns the frame's length; 0: too long, or not such a packet.
+ * Makes a frame of a packet, or a piece of one, that was held. Of a piece the sequence number, lengths,
+ * flags and IP checksum are made right; the TCP checksum is computed if it is not there. Returns the
+ * frame's length; 0: @size is too small, or it is no TCP packet.
  */
-size_t segment_wrap(const uint8_t *packet, size_t len, const uint8_t mac[6], bool fill_checksum,
-		    uint8_t *frame, size_t size);
+size_t segment_from_held(const struct held *held, const uint8_t mac[6], uint8_t *frame, size_t size);
 
 #endif
