@@ -16,8 +16,18 @@
 
 #include "listeners.h"
 #include "log.h"
+#include "policy.h"
 #include "resident.h"
 #include "util.h"
+
+/* Rules and routes that a killed process has left. */
+static void clean_policy(void)
+{
+	unsigned removed = 0;
+
+	if (policy_clean(&removed) == 0 && removed)
+		log_info("removed %u policy rules and routes that an earlier process left", removed);
+}
 
 int resident_init(struct resident *resident, unsigned workers)
 {
@@ -30,6 +40,7 @@ int resident_init(struct resident *resident, unsigned workers)
 	if (resident->notify_fd < 0)
 		return -errno;
 	routes_init(&resident->routes);
+	clean_policy();
 	return 0;
 }
 
@@ -175,6 +186,20 @@ static int check_port(struct resident *resident, const struct window_options *op
 	return 0;
 }
 
+/* When all of a window's connections are relayed: can the client's address be kept as asked for? */
+static int check_client_ip(const struct window_options *options, char *error, size_t error_size)
+{
+	int err = options->client_ip == CLIENT_IP_TRANSPARENT ? policy_probe() : 0;
+
+	if (err)
+		snprintf(error, error_size,
+			 "connections are relayed, and their addresses can't be kept: %s; give "
+			 "CAP_NET_ADMIN, or choose --client-ip=proxy-v2 (the web server must expect it) or "
+			 "--client-ip=none (it sees this host's address)",
+			 err == -EOPNOTSUPP ? "the kernel has no policy routing" : strerror(-err));
+	return err;
+}
+
 /* Everything about the options that depends on this host. 0, or -errno with one line in @error. */
 static int check(struct resident *resident, const struct window_options *options, char *error,
 		 size_t error_size)
@@ -187,6 +212,10 @@ static int check(struct resident *resident, const struct window_options *options
 			 no_handoff);
 		return -EOPNOTSUPP;
 	}
+	if (no_handoff || options->plane == PLANE_RELAY)
+		err = check_client_ip(options, error, error_size);
+	if (err)
+		return err;
 	if (options->has_web_server) {
 		if (!listeners_is_local(&options->web_server))
 			return 0;

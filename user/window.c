@@ -9,7 +9,6 @@
  */
 #include "window.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -17,9 +16,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "name.h"
 #include "util.h"
-
-#define LABEL_MAX 63 /* RFC 1035 section 2.3.4 */
 
 const char *const plane_names[] = {
 	[PLANE_AUTO] = "auto",
@@ -42,6 +40,8 @@ void window_options_init(struct window_options *options)
 	strcpy(options->name, WINDOW_DEFAULT_NAME);
 	options->ttl_s = WINDOW_DEFAULT_TTL_S;
 	options->sniff_timeout_ms = WINDOW_DEFAULT_SNIFF_MS;
+	/* What else there is makes a web server that trusts this host's addresses trust every client. */
+	options->client_ip = CLIENT_IP_TRANSPARENT;
 	options->ports[0] = WINDOW_DEFAULT_PORT;
 	options->n_ports = 1;
 	endpoint_parse("127.0.0.1:31443", 0, &options->responder);
@@ -157,100 +157,21 @@ static int set_port(struct window_options *options, const char *value, char *err
 	return 0;
 }
 
-/* RFC 8738 section 6: the SNI that stands for an IP address is its reverse name. */
-static bool reverse_name(const char *text, char ret_name[WINDOW_DOMAIN_MAX + 1])
-{
-	static const char hex[] = "0123456789abcdef";
-	struct in6_addr v6;
-	uint8_t v4[4];
-	char *p = ret_name;
-
-	if (inet_pton(AF_INET, text, v4) == 1) {
-		sprintf(ret_name, "%u.%u.%u.%u.in-addr.arpa", v4[3], v4[2], v4[1], v4[0]);
-		return true;
-	}
-	if (inet_pton(AF_INET6, text, &v6) != 1)
-		return false;
-	for (int i = 15; i >= 0; i--) {
-		*p++ = hex[v6.s6_addr[i] & 15];
-		*p++ = '.';
-		*p++ = hex[v6.s6_addr[i] >> 4];
-		*p++ = '.';
-	}
-	strcpy(p, "ip6.arpa");
-	return true;
-}
-
-/* What is wrong with a host name's form; NULL: nothing. */
-static const char *host_name_fault(const char *name, size_t len)
-{
-	bool digits_only = true; /* of the last label */
-	size_t label = 0;
-
-	if (len == 0)
-		return "is empty";
-	if (len > WINDOW_DOMAIN_MAX)
-		return "is longer than the 253 bytes of a DNS name";
-	for (size_t i = 0; i <= len; i++) {
-		char c = name[i];
-
-		if (i == len || c == '.') {
-			if (label == 0)
-				return "has an empty label";
-			if (label > LABEL_MAX)
-				return "has a label of more than 63 bytes";
-			if (name[i - 1] == '-')
-				return "has a label that ends in a hyphen";
-			if (i < len)
-				digits_only = true;
-			label = 0;
-			continue;
-		}
-		if ((unsigned char)c >= 0x80)
-			return "is not ASCII; use its A-label (xn--...)";
-		if (c == '-' && label == 0)
-			return "has a label that begins with a hyphen";
-		if (!strchr("abcdefghijklmnopqrstuvwxyz0123456789-", c))
-			return "is no host name; use letters, digits, hyphens and dots";
-		if (c < '0' || c > '9')
-			digits_only = false;
-		label++;
-	}
-	if (digits_only)
-		return "is neither a host name nor an IP address";
-	return NULL;
-}
-
 static int set_domain(struct window_options *options, const char *value, char *error, size_t size)
 {
-	char name[WINDOW_DOMAIN_MAX + 2]; /* one more, for a final dot */
-	size_t len = strlen(value);
-	const char *fault;
+	struct name name;
+	const char *fault = name_parse(value, &name);
 
-	if (strchr(value, '*'))
-		return refuse(error, size, -EINVAL,
-			      "domain: \"%.80s\" is a wildcard, and CAs validate those by DNS-01 only; use the names themselves",
-			      value);
-	if (!reverse_name(value, name)) {
-		if (len > 0 && value[len - 1] == '.')
-			len--;
-		if (len < sizeof(name)) {
-			for (size_t i = 0; i < len; i++)
-				name[i] = value[i] >= 'A' && value[i] <= 'Z' ? (char)(value[i] | 0x20) : value[i];
-			name[len] = '\0';
-		}
-		fault = host_name_fault(name, len);
-		if (fault)
-			return refuse(error, size, -EINVAL, "domain: \"%.80s\" %s", value, fault);
-	}
+	if (fault)
+		return refuse(error, size, -EINVAL, "domain: \"%.80s\" %s", value, fault);
 	for (size_t i = 0; i < options->n_domains; i++)
-		if (strcmp(options->domains[i], name) == 0)
+		if (strcmp(options->domains[i], name.sni) == 0)
 			return 0;
 	if (options->n_domains == WINDOW_MAX_DOMAINS)
 		return refuse(error, size, -E2BIG,
 			      "domain: a window has at most %d names; give none, which means every name, or open another window",
 			      WINDOW_MAX_DOMAINS);
-	strcpy(options->domains[options->n_domains++], name);
+	strcpy(options->domains[options->n_domains++], name.sni);
 	return 0;
 }
 
@@ -396,6 +317,23 @@ static const char *contradiction(const struct window_options *a, const struct wi
 	return NULL;
 }
 
+static bool shares_port(const struct window *window, const struct window_options *options)
+{
+	for (size_t i = 0; i < options->n_ports; i++)
+		if (has_port(window, options->ports[i]))
+			return true;
+	return false;
+}
+
+/* What windows of one port must agree on. */
+static void agree(struct window_options *to, const struct window_options *from)
+{
+	to->has_web_server = from->has_web_server;
+	to->web_server = from->web_server;
+	to->plane = from->plane;
+	to->client_ip = from->client_ip;
+}
+
 int window_set_open(struct window_set *set, const struct window_options *options, uint64_t now_ns,
 		    bool *ret_renewed, char *error, size_t error_size)
 {
@@ -407,7 +345,7 @@ int window_set_open(struct window_set *set, const struct window_options *options
 		const struct window *other = set->windows[i];
 		const char *what = contradiction(&other->options, options);
 
-		if (i == index || !what)
+		if (i == index || !what || other->options.gives_way || options->gives_way)
 			continue;
 		for (size_t k = 0; k < options->n_ports; k++)
 			if (has_port(other, options->ports[k]))
@@ -430,6 +368,16 @@ int window_set_open(struct window_set *set, const struct window_options *options
 	}
 	window->options = *options;
 	window->deadline_ns = now_ns + options->ttl_s * NSEC_PER_SEC;
+	for (size_t i = 0; i < set->n; i++) {
+		struct window *other = set->windows[i];
+
+		if (other == window || !shares_port(other, options))
+			continue;
+		if (options->gives_way)
+			agree(&window->options, &other->options);
+		else if (other->options.gives_way)
+			agree(&other->options, options);
+	}
 	*ret_renewed = renewed;
 	return 0;
 }
@@ -507,6 +455,14 @@ const struct window *window_set_of_port(const struct window_set *set, uint16_t p
 	return NULL;
 }
 
+struct window *window_set_built_in(const struct window_set *set, uint16_t port)
+{
+	for (size_t i = 0; i < set->n; i++)
+		if (set->windows[i]->options.built_in && has_port(set->windows[i], port))
+			return set->windows[i];
+	return NULL;
+}
+
 static bool lists_name(const struct window *window, const char *sni)
 {
 	for (size_t i = 0; i < window->options.n_domains; i++)
@@ -522,7 +478,7 @@ struct window *window_set_route(const struct window_set *set, uint16_t port, con
 	for (size_t i = set->n; i-- > 0;) {
 		struct window *window = set->windows[i];
 
-		if (!has_port(window, port))
+		if (window->options.built_in || !has_port(window, port))
 			continue;
 		if (lists_name(window, sni))
 			return window;
