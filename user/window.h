@@ -8,12 +8,13 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "name.h"
 
 #define WINDOW_MAX	   64  /* windows open at once */
 #define WINDOW_MAX_PORTS   8   /* ports of one window */
 #define WINDOW_MAX_DOMAINS 100 /* names of one window */
 #define WINDOW_NAME_MAX	   63  /* bytes of a window's name: [A-Za-z0-9._-] */
-#define WINDOW_DOMAIN_MAX  253
+#define WINDOW_DOMAIN_MAX  NAME_MAX_LEN
 
 #define WINDOW_DEFAULT_NAME	"default"
 #define WINDOW_DEFAULT_PORT	443
@@ -45,6 +46,12 @@ struct window_options {
 	struct endpoint web_server;
 	enum plane plane;
 	enum client_ip client_ip;
+	/*
+	 * Made for challenges: the built-in responder answers, by name. Such a window routes nothing by itself.
+	 * One that gives way takes its options from the other windows of its port, now and later.
+	 */
+	bool built_in;
+	bool gives_way;
 };
 
 struct window {
@@ -101,6 +108,9 @@ uint64_t window_set_port_deadline(const struct window_set *set, uint16_t port);
 
 /* Longest sniff timeout among the windows of @port, in ns; the default's when there is none. */
 uint64_t window_set_sniff_timeout(const struct window_set *set, uint16_t port);
+
+/* The window of @port that was made for challenges. NULL: none. */
+struct window *window_set_built_in(const struct window_set *set, uint16_t port);
 
 /* First window of @port, for the options that all windows of a port agree on. NULL: none. */
 const struct window *window_set_of_port(const struct window_set *set, uint16_t port);

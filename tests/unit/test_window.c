@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: window.c addr.c
+// uses: window.c addr.c name.c
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
