@@ -46,7 +46,7 @@ $(B)/user/%.o: user/%.c $(SKELS) | $(B)/user
 # for the bpf target.
 ARCH_INCLUDE := -I/usr/include/$(shell $(CC) -print-multiarch)
 
-$(B)/bpf/%.bpf.o: bpf/%.bpf.c bpf/kernel_types.h include/steer_shared.h | $(B)/bpf
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) include/steer_shared.h | $(B)/bpf
 	$(call say,BPF)
 	$(Q)$(CLANG) -g -O2 -target bpf -mcpu=v3 -Wall -Wextra -Wno-unused-parameter \
 		-Wno-missing-declarations -Werror -Iinclude -Ibpf $(ARCH_INCLUDE) -c -o $@ $<

@@ -83,6 +83,19 @@ static __always_inline bool is_relay_source(const struct bpf_sk_lookup *ctx, __u
 	return bpf_map_lookup_elem(&relay_sources, &source);
 }
 
+/*
+ * Is the process behind with this sniffer? Long before its accept queue, which net.core.somaxconn can
+ * keep short, is full: handshakes that have begun will want a place in it.
+ */
+static __always_inline bool is_behind(const struct sock *sniffer)
+{
+	__u32 limit = sniffer->sk_max_ack_backlog / 4;
+
+	if (limit > STEER_BACKLOG_LIMIT)
+		limit = STEER_BACKLOG_LIMIT;
+	return sniffer->sk_ack_backlog > limit;
+}
+
 SEC("sk_lookup")
 int steer(struct bpf_sk_lookup *ctx)
 {
@@ -110,7 +123,7 @@ int steer(struct bpf_sk_lookup *ctx)
 	if (!sniffer)
 		return pass(COUNTER_PASSED_NO_SNIFFER);
 	tp = bpf_skc_to_tcp_sock(sniffer);
-	if (!tp || tp->inet_conn.icsk_inet.sk.sk_ack_backlog >= STEER_BACKLOG_LIMIT) {
+	if (!tp || is_behind(&tp->inet_conn.icsk_inet.sk)) {
 		bpf_sk_release(sniffer);
 		return pass(COUNTER_PASSED_OVERLOAD);
 	}

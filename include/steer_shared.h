@@ -11,8 +11,8 @@
 #define STEER_MAX_SNIFFERS 64
 
 /*
- * Steering passes new connections by while a sniffer's accept queue holds this many: the process
- * is behind, and the web server has room.
+ * Steering passes new connections by while a sniffer's accept queue holds more than this, or than a
+ * quarter of what it can: the process is behind, and the web server has room.
  */
 #define STEER_BACKLOG_LIMIT 256
 

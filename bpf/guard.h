@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The guard: the two programs that are attached to devices. They adopt, hold what the client sends in
+ * the gap, and keep back what it must not hear. Part of handoff.bpf.c.
+ */
+#ifndef GUARD_H
+#define GUARD_H
+
+#include "handoff_common.h"
+
+/* A TCP packet as both attached programs need it. */
+struct packet {
+	struct flow_key key;
+	__u32 len;	  /* from the IP header on */
+	__u32 header_len; /* IP and TCP, with options */
+	struct tcphdr tcp;
+};
+
+/*
+ * Reads a packet's addresses and TCP header, relative to the network header: devices without a link
+ * header are the same. @ingress: we are the destination. False: not TCP, a fragment, or TCP behind an
+ * IPv6 extension header; no connection is guarded on such.
+ */
+static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, struct packet *packet)
+{
+	__u8 *source = ingress ? packet->key.remote : packet->key.local;
+	__u8 *dest = ingress ? packet->key.local : packet->key.remote;
+	__u32 offset;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET) ||
+		    ip.protocol != IPPROTO_TCP || (ip.frag_off & bpf_htons(0x3fff)))
+			return false;
+		*(__u16 *)(source + 10) = 0xffff;
+		*(__u16 *)(dest + 10) = 0xffff;
+		*(__u32 *)(source + 12) = ip.saddr;
+		*(__u32 *)(dest + 12) = ip.daddr;
+		offset = ip.ihl * 4;
+		packet->len = bpf_ntohs(ip.tot_len);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip6;
+
+		if (bpf_skb_load_bytes_relative(skb, 0, &ip6, sizeof(ip6), BPF_HDR_START_NET) ||
+		    ip6.nexthdr != IPPROTO_TCP)
+			return false;
+		__builtin_memcpy(source, &ip6.saddr, 16);
+		__builtin_memcpy(dest, &ip6.daddr, 16);
+		offset = sizeof(ip6);
+		packet->len = bpf_ntohs(ip6.payload_len) + sizeof(ip6);
+	} else {
+		return false;
+	}
+	if (bpf_skb_load_bytes_relative(skb, offset, &packet->tcp, sizeof(packet->tcp),
+					BPF_HDR_START_NET))
+		return false;
+	packet->header_len = offset + packet->tcp.doff * 4;
+	packet->key.remote_port = ingress ? packet->tcp.source : packet->tcp.dest;
+	packet->key.local_port = ingress ? packet->tcp.dest : packet->tcp.source;
+	return true;
+}
+
+static __always_inline void attrs_fill(struct bpf_tcp_req_attrs *attrs, const struct guard *guard)
+{
+	__u64 unit = guard->options & OPTION_USEC_TS ? 1000 : 1000000;
+
+	attrs->mss = guard->mss;
+	attrs->snd_wscale = guard->snd_wscale;
+	attrs->rcv_wscale = guard->rcv_wscale;
+	attrs->ecn_ok = !!(guard->options & OPTION_ECN);
+	attrs->wscale_ok = !!(guard->options & OPTION_WSCALE);
+	attrs->sack_ok = !!(guard->options & OPTION_SACK);
+	attrs->tstamp_ok = !!(guard->options & OPTION_TSTAMP);
+	attrs->usec_ts_ok = !!(guard->options & OPTION_USEC_TS);
+	attrs->rcv_tsval = guard->ts_recent;
+	/* The kernel takes its clock off again; what is left is the offset. */
+	attrs->rcv_tsecr = (__u32)(bpf_ktime_get_ns() / unit) + guard->tsoffset;
+}
+
+/* Gives the first replayed segment to @listener, which makes the new socket of it. Releases it. */
+#define ADOPT_ON(listener)                                                                         \
+	({                                                                                         \
+		struct tcp_sock *_tp = (listener)->state == STATE_LISTEN ?                         \
+					       bpf_skc_to_tcp_sock(listener) :                     \
+					       NULL;                                               \
+		int _err = -2 /* ENOENT */;                                                        \
+		if (_tp)                                                                           \
+			_err = bpf_sk_assign_tcp_reqsk(skb, (struct sock *)_tp, &attrs,            \
+						       sizeof(attrs));                             \
+		bpf_sk_release(listener);                                                          \
+		_err;                                                                              \
+	})
+
+static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
+{
+	struct bpf_tcp_req_attrs attrs = {};
+	struct bpf_sock *sk;
+	int err = -2; /* ENOENT */
+
+	/* Injected twice: perhaps the first made the socket, and this is a repeated segment to it. */
+	sk = guard->seen ? connection_lookup(skb, &packet->key) : NULL;
+	if (sk) {
+		__u32 state = sk->state;
+
+		bpf_sk_release(sk);
+		if (state != STATE_LISTEN)
+			return TCX_NEXT;
+	}
+	if (child_seen(guard))
+		return TCX_DROP;
+
+	attrs_fill(&attrs, guard);
+	if (guard->to_sniffer) {
+		__u32 index = guard->sniffer;
+
+		sk = bpf_map_lookup_elem(&own_sniffers, &index);
+		if (sk)
+			err = ADOPT_ON(sk);
+	} else {
+		sk = listener_lookup(skb, packet->key.remote, guard->target, guard->target_port);
+		if (sk)
+			err = ADOPT_ON(sk);
+	}
+	guard->adopt_error = err;
+	__sync_fetch_and_add(&guard->seen, 1);
+	count(err ? COUNTER_ADOPT_ERROR : COUNTER_ADOPTED);
+	return err ? TCX_DROP : TCX_NEXT;
+}
+
+/* What the pieces of one packet have in common. */
+struct holding {
+	struct __sk_buff *skb;
+	struct packet *packet;
+	struct guard *guard;
+	struct held *piece;
+	__u32 start; /* of the IP header in the skb */
+	bool done;
+};
+
+/* Keeps one piece. Returns 1 when there are no more, or no room for this one. */
+static long hold_piece(__u32 i, struct holding *holding)
+{
+	struct packet *packet = holding->packet;
+	struct held *piece = holding->piece;
+	struct held_key key = { .flow = packet->key };
+	__u32 header_len = packet->header_len;
+	__u32 offset = i * HELD_PIECE;
+	__u32 n = packet->len - header_len - offset;
+
+	if (header_len < 40 || header_len > 120)
+		return 1;
+	if (n > HELD_PIECE)
+		n = HELD_PIECE;
+	if (n > 0 && bpf_skb_load_bytes(holding->skb, holding->start + header_len + offset,
+					piece->packet + header_len, n))
+		return 1;
+	piece->offset = offset;
+	piece->len = header_len + n;
+	piece->more = header_len + offset + n < packet->len;
+	key.number = __sync_fetch_and_add(&holding->guard->n_held, 1);
+	if (key.number >= HELD_PER_GUARD || bpf_map_update_elem(&held, &key, piece, BPF_ANY))
+		return 1;
+	holding->done = !piece->more;
+	return holding->done;
+}
+
+/*
+ * Keeps a copy of what the client sends in the gap. A packet that was merged (GRO, or a sender's GSO on
+ * this host) is kept in pieces that can be injected. False: no room for all of it.
+ */
+static __always_inline bool hold(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
+{
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+	struct holding holding = { .skb = skb, .packet = packet, .guard = guard };
+	__u32 header_len = packet->header_len;
+	struct held *piece;
+	__u32 zero = 0;
+
+	piece = bpf_map_lookup_elem(&held_scratch, &zero);
+	if (!piece || header_len < 40 || header_len > 120 || packet->len < header_len)
+		return false;
+	/* bpf_skb_load_bytes_relative() reads linear packets only. */
+	holding.start = BPF_CORE_READ(kernel_skb, head) +
+			BPF_CORE_READ(kernel_skb, network_header) - BPF_CORE_READ(kernel_skb, data);
+	if (bpf_skb_load_bytes(skb, holding.start, piece->packet, header_len))
+		return false;
+	piece->cookie = guard->cookie;
+	piece->no_checksum =
+		skb->gso_segs > 1 ||
+		BPF_CORE_READ_BITFIELD_PROBED(kernel_skb, ip_summed) == CHECKSUM_PARTIAL;
+	holding.piece = piece;
+	bpf_loop(HELD_PER_GUARD, hold_piece, &holding, 0);
+	if (holding.done)
+		count(COUNTER_HELD);
+	return holding.done;
+}
+
+/* A packet that can't be held goes round until the gap is over. */
+static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool parked)
+{
+	__u32 rounds = parked ? (skb->mark & ~MARK_MASK) + 1 : 0;
+
+	/* A mark of somebody else's could not be given back: TCP repeats the packet. */
+	if (!guard->parking || rounds >= PARK_MAX_ROUNDS || (skb->mark && !parked)) {
+		count(COUNTER_PARK_DROPPED);
+		return TCX_DROP;
+	}
+	count(parked ? COUNTER_PARK_ROUNDS : COUNTER_PARKED);
+	skb->mark = MARK_PARK | rounds;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+}
+
+SEC("tc")
+int guard_ingress(struct __sk_buff *skb)
+{
+	bool ours = skb->mark == MARK_INJECT;
+	bool parked = (skb->mark & MARK_MASK) == MARK_PARK;
+	struct packet packet = {};
+	struct guard *guard;
+
+	if (!ours && !parked && n_guards == 0)
+		return TCX_NEXT;
+	if (!packet_read(skb, true, &packet))
+		return TCX_NEXT;
+	guard = bpf_map_lookup_elem(&guards, &packet.key);
+	if (ours) {
+		skb->mark = 0;
+		if (guard && packet.tcp.seq == bpf_htonl(guard->first_seq))
+			return adopt(skb, &packet, guard);
+		if (guard)
+			return TCX_NEXT;
+		/* The gap is over; whoever has the connection now must not see this. */
+		count(COUNTER_STALE);
+		return TCX_DROP;
+	}
+	if (guard && !parked && hold(skb, &packet, guard))
+		return TCX_DROP;
+	if (guard)
+		return park(skb, guard, parked);
+	if (parked)
+		skb->mark = 0;
+	return TCX_NEXT;
+}
+
+/* Is this the late reset that release() is about? The new socket's own would come from a stream. */
+static __always_inline bool is_late_reset(const struct packet *packet)
+{
+	struct released *moment = bpf_map_lookup_elem(&released, &packet->key);
+
+	return moment && bpf_ktime_get_coarse_ns() < moment->until_ns &&
+	       bpf_ntohl(packet->tcp.seq) == moment->snd_nxt;
+}
+
+SEC("tc")
+int guard_egress(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct packet packet = {};
+	struct guard *guard;
+	__u64 cookie;
+
+	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
+		return TCX_NEXT;
+	if (!packet_read(skb, false, &packet))
+		return TCX_NEXT;
+	/*
+	 * The new socket's packets are told by their owner. A reset for a packet that found no
+	 * connection is owned by the kernel's own raw socket or, from Linux 6.13 on, by the listener.
+	 */
+	sk = sk ? bpf_sk_fullsock(sk) : NULL;
+	if (sk && (sk->type != SOCK_STREAM || sk->state == STATE_LISTEN))
+		sk = NULL;
+	guard = bpf_map_lookup_elem(&guards, &packet.key);
+	if (!guard) {
+		if (sk || !packet.tcp.rst || !is_late_reset(&packet))
+			return TCX_NEXT;
+		count(COUNTER_LATE_RST);
+		return TCX_DROP;
+	}
+	cookie = guard->cookie;
+	if (sk && bpf_get_socket_cookie(skb) != cookie) {
+		guard->child_of = cookie;
+		return TCX_NEXT;
+	}
+	if (packet.tcp.rst) {
+		count(COUNTER_EGRESS_RST);
+		return TCX_DROP;
+	}
+	if ((__s32)(bpf_ntohl(packet.tcp.ack_seq) - guard->rcv_nxt) > 0) {
+		count(COUNTER_EGRESS_ACK);
+		return TCX_DROP;
+	}
+	return TCX_NEXT;
+}
+
+#endif

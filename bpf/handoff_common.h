@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the programs of handoff.bpf.c share: the kernel's numbers, the maps, look-ups. */
+#ifndef HANDOFF_COMMON_H
+#define HANDOFF_COMMON_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "kernel_types.h"
+#include "steer_shared.h"
+
+#define AF_INET	     2
+#define TCX_NEXT     (-1) /* enum tcx_action_base, Linux 6.6 */
+#define TCX_DROP     2
+#define SOCK_STREAM  1
+#define CHECKSUM_PARTIAL 3
+#define ECN_MODE     0x01 /* tcp_sock.ecn_flags: RFC 3168 was agreed on */
+#define ECN_ACCURATE 0x10 /* AccECN was: the kfunc can't make such a socket */
+#define MSS_MIN_V4   536  /* bpf_sk_assign_tcp_reqsk(): TCP_MSS_DEFAULT */
+#define MSS_MIN_V6   1220 /* IPV6_MIN_MTU - 60 */
+
+/* include/net/tcp_states.h */
+#define STATE_ESTABLISHED  1
+#define STATE_CLOSE_WAIT   8
+#define STATE_LISTEN	   10
+#define STATE_NEW_SYN_RECV 12
+
+/* Linux 6.2: the sk_buff behind the context. */
+extern void *bpf_cast_to_kern_ctx(void *skb) __ksym;
+extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *skb, struct sock *sk,
+				   struct bpf_tcp_req_attrs *attrs, int attrs__sz) __ksym;
+
+/*
+ * An entry's memory may be given to another one at once when it is deleted: who writes to an entry
+ * that was looked up must do no harm to another one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, HANDOFF_MAX_GUARDS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct guard);
+} guards SEC(".maps");
+
+/*
+ * What clients sent meanwhile. The process takes them out; one that came just too late for that is
+ * left behind, and in time makes room. The memory is there from the beginning: the allocator that
+ * programs have keeps two or three pieces of this size at hand, and packets come in bursts.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, HELD_MAX);
+	__type(key, struct held_key);
+	__type(value, struct held);
+} held SEC(".maps");
+
+/* To put one together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct held);
+} held_scratch SEC(".maps");
+
+/* Connections whose guard entry went a moment ago. The oldest make room for new ones. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, HANDOFF_MAX_GUARDS);
+	__type(key, struct flow_key);
+	__type(value, struct released);
+} released SEC(".maps");
+
+/* Devices (ifindex) that both guard programs are attached to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u8);
+} guarded_devices SEC(".maps");
+
+/* The sniffers' sockets, in the order of steer.bpf.c: where to adopt back to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, STEER_MAX_SNIFFERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} own_sniffers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GUARD_COUNTER_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} guard_counters SEC(".maps");
+
+/* How many entries guards has: while it is 0 no packet costs a look-up. */
+__u32 n_guards = 0;
+/* Until when something in released counts, bpf_ktime_get_coarse_ns(). */
+__u64 released_until_ns = 0;
+
+static __always_inline void count(enum guard_counter what)
+{
+	__u32 key = what;
+	__u64 *n = bpf_map_lookup_elem(&guard_counters, &key);
+
+	if (n)
+		(*n)++;
+}
+
+static __always_inline bool is_v4(const __u8 addr[16])
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return word[0] == 0 && word[1] == 0 && word[2] == bpf_htonl(0xffff);
+}
+
+/* Fills in a look-up tuple; returns its size, which tells the helper the family. */
+static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4, const __u8 remote[16],
+					__be16 remote_port, const __u8 local[16], __be16 local_port)
+{
+	if (v4) {
+		tuple->ipv4.saddr = *(const __u32 *)(remote + 12);
+		tuple->ipv4.daddr = *(const __u32 *)(local + 12);
+		tuple->ipv4.sport = remote_port;
+		tuple->ipv4.dport = local_port;
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.saddr, remote, 16);
+	__builtin_memcpy(tuple->ipv6.daddr, local, 16);
+	tuple->ipv6.sport = remote_port;
+	tuple->ipv6.dport = local_port;
+	return sizeof(tuple->ipv6);
+}
+
+/* The socket of a connection: established, closing, or else whoever listens. Release it. */
+static __always_inline struct bpf_sock *connection_lookup(struct __sk_buff *skb,
+							  const struct flow_key *key)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = tuple_fill(&tuple, is_v4(key->local), key->remote, key->remote_port, key->local,
+				key->local_port);
+
+	return bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/*
+ * Whoever listens at the target. The remote port 0 tells steer() to stand aside. The look-up has
+ * the target's family: a listener on ::1 can take an IPv4 connection.
+ */
+static __always_inline struct bpf_sock *listener_lookup(struct __sk_buff *skb,
+							const __u8 remote[16],
+							const __u8 target[16], __be16 target_port)
+{
+	struct bpf_sock_tuple tuple = {};
+	const __u8 nobody[16] = {};
+	bool v4 = is_v4(target);
+	__u32 size;
+
+	/* An IPv6 client has no address to look up an IPv4 listener with. */
+	if (v4 && !is_v4(remote))
+		remote = nobody;
+	size = tuple_fill(&tuple, v4, remote, 0, target, target_port);
+	return bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Has the new socket sent something? */
+static __always_inline bool child_seen(const struct guard *guard)
+{
+	return guard->child_of == guard->cookie;
+}
+
+#endif
