@@ -219,6 +219,11 @@ int guard_ingress(struct __sk_buff *skb)
 	struct packet packet = {};
 	struct guard *guard;
 
+	/* With RPS it comes from another CPU, and the guard entry may be gone by then, or not. */
+	if (skb->mark == MARK_HELD) {
+		skb->mark = 0;
+		return TCX_NEXT;
+	}
 	if (!ours && !parked && n_guards == 0)
 		return TCX_NEXT;
 	if (!packet_read(skb, true, &packet))

@@ -24,6 +24,8 @@
  * which clears it. No packet from the wire has a mark when it gets there.
  */
 #define MARK_INJECT 0xac3e0000u
+/* The same for what was held: the client's own packet, good for whoever has the connection by then. */
+#define MARK_HELD   0xac3e0001u
 /*
  * The same for packets of a guarded connection that are not held, and go round instead:
  * the low 16 bits count the rounds.

@@ -207,13 +207,8 @@ static void replay_rest(struct handoff_worker *worker, const struct handoff_job 
 	}
 }
 
-/*
- * Gives what the client sent in the gap to whoever has the connection now: up to number @n. While the
- * guard entry is there they need the mark, or they are held again; once it is gone they are
- * packets like any other.
- */
-static void held_inject(struct handoff_worker *worker, struct handoff_job *job, uint32_t n,
-			uint32_t mark)
+/* Gives what the client sent in the gap to whoever has the connection now: up to number @n. */
+static void held_inject(struct handoff_worker *worker, struct handoff_job *job, uint32_t n)
 {
 	struct held held;
 
@@ -227,7 +222,7 @@ static void held_inject(struct handoff_worker *worker, struct handoff_job *job, 
 					sizeof(worker->frame));
 		/* If it fails the client sends it again. */
 		if (len)
-			inject(worker, job, len, mark);
+			inject(worker, job, len, MARK_HELD);
 	}
 	job->held_taken = n;
 }
@@ -269,7 +264,7 @@ static void unfreeze(struct handoff_worker *worker, struct handoff_job *job)
 	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
 
 	guards_commit(worker->guards, &block);
-	held_inject(worker, job, block.n_held, 0);
+	held_inject(worker, job, block.n_held);
 }
 
 /* Runs the seizing program until it has an answer that is not about devices. */
@@ -445,12 +440,12 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 		if (guards_commit(worker->guards, &block) < 0)
 			break;
 		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD) {
-			held_inject(worker, job, block.n_held, 0);
+			held_inject(worker, job, block.n_held);
 			return HANDOFF_DONE;
 		}
 		if (block.result == COMMIT_HELD) {
 			/* Once: the new socket acknowledges these, and so the client sends more. */
-			held_inject(worker, job, block.n_held, MARK_INJECT);
+			held_inject(worker, job, block.n_held);
 			continue;
 		}
 		if (block.result == COMMIT_NO_CHILD) {
