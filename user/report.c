@@ -103,16 +103,14 @@ static struct json_object *counters_report(const struct engine_numbers *numbers)
 struct json_object *resident_report(const struct resident *resident, uint64_t now_ns)
 {
 	const struct window_set *set = &resident->routes.windows;
-	struct engine_numbers numbers = resident->past;
+	struct engine_numbers numbers;
 	struct json_object *report = json_object_new_object();
 	struct json_object *windows = json_object_new_array();
 	struct json_object *planes = json_object_new_object();
 	struct json_object *connections = json_object_new_object();
 	struct json_object *reasons = json_object_new_object();
 
-	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
-		if (resident->engines[i])
-			engine_numbers_add(resident->engines[i], &numbers);
+	resident_numbers(resident, &numbers);
 	for (size_t i = 0; i < set->n; i++)
 		json_object_array_add(windows, window_report(set->windows[i], now_ns));
 	json_object_object_add(planes, "handoff",

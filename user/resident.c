@@ -226,6 +226,26 @@ static int check(struct resident *resident, const struct window_options *options
 	return err;
 }
 
+void resident_numbers(const struct resident *resident, struct engine_numbers *ret_numbers)
+{
+	*ret_numbers = resident->past;
+	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
+		if (resident->engines[i])
+			engine_numbers_add(resident->engines[i], ret_numbers);
+}
+
+/* Connections so far, by how they were passed on. */
+static void count_connections(const struct resident *resident, uint64_t *ret_handed_off,
+			      uint64_t *ret_relayed)
+{
+	struct engine_numbers numbers;
+	const uint64_t *n = numbers.loop.counters;
+
+	resident_numbers(resident, &numbers);
+	*ret_handed_off = n[CONN_HANDED_WEB] + n[CONN_HANDED_RESPONDER];
+	*ret_relayed = n[CONN_RELAYED_WEB] + n[CONN_RELAYED_RESPONDER];
+}
+
 static void reply_open(struct resident *resident, struct ctl_conn *conn,
 		       const struct window_options *options)
 {
@@ -248,6 +268,8 @@ static void reply_open(struct resident *resident, struct ctl_conn *conn,
 		}
 		pthread_rwlock_unlock(&resident->routes.lock);
 	}
+	if (!err && !renewed)
+		count_connections(resident, &window->handed_off_before, &window->relayed_before);
 	if (err) {
 		drain_if_unused(resident);
 		ctl_reply_error(conn, "%s", error);
@@ -288,16 +310,22 @@ static void handle_open(struct resident *resident, struct ctl_conn *conn,
 	reply_open(resident, conn, options);
 }
 
-/* Takes a window out of the set and ends its leases; says so in one line. */
+/* Takes a window out of the set and ends its leases; says in one line what it was good for. */
 static void close_window(struct resident *resident, struct ctl_conn *conn,
 			 const struct window *window, const char *why)
 {
 	const struct window_options options = window->options;
+	uint64_t handed_off, relayed;
 	char line[256];
 
-	snprintf(line, sizeof(line), "open for %.1f s, %llu challenge connections",
+	count_connections(resident, &handed_off, &relayed);
+	snprintf(line, sizeof(line),
+		 "open for %.1f s; %llu challenge connections, %llu connections handed off, %llu "
+		 "relayed",
 		 (double)(now_ns() - window->opened_ns) / (double)NSEC_PER_SEC,
-		 (unsigned long long)__atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED));
+		 (unsigned long long)__atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED),
+		 (unsigned long long)(handed_off - window->handed_off_before),
+		 (unsigned long long)(relayed - window->relayed_before));
 	pthread_rwlock_wrlock(&resident->routes.lock);
 	window_set_close(&resident->routes.windows, options.name);
 	pthread_rwlock_unlock(&resident->routes.lock);

@@ -47,6 +47,9 @@ void resident_close_all(struct resident *resident);
 /* No window, no engine, nobody waits for an answer. */
 bool resident_is_idle(const struct resident *resident);
 
+/* Sums over all engines, those that are gone included. */
+void resident_numbers(const struct resident *resident, struct engine_numbers *ret_numbers);
+
 /* The status document, as `status --json` prints it. The caller puts it. */
 struct json_object *resident_report(const struct resident *resident, uint64_t now_ns);
 

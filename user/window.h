@@ -58,8 +58,11 @@ struct window {
 	struct window_options options;
 	uint64_t opened_ns;
 	uint64_t deadline_ns;
-	bool responder_elsewhere;  /* not an address of this host; these two are the opener's to set */
+	/* These are the opener's to set. */
+	bool responder_elsewhere; /* not an address of this host */
 	bool web_server_elsewhere;
+	uint64_t handed_off_before; /* connections, when it was opened */
+	uint64_t relayed_before;
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };
 
