@@ -14,7 +14,7 @@ VERSION  := 0.1.0
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror
 override CPPFLAGS += -D_GNU_SOURCE -DACME_STEER_VERSION='"$(VERSION)"' -Iinclude -Iuser -I$(B)
-LIBS     := -lbpf -lelf -lz -ljson-c -lmnl -lssl -lcrypto -lcap-ng -lseccomp -lpthread
+LIBS     := -lbpf -lelf -lz -ljson-c -lmnl -lssl -lcrypto -lcap-ng -lseccomp -lsystemd -lpthread
 TOOLLIBS := -lssl -lcrypto -lpthread
 
 BPF_SRC  := $(wildcard bpf/*.bpf.c)

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <systemd/sd-daemon.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -165,6 +166,7 @@ static bool take_signals(int fd, struct resident *resident, bool *stopping)
 			return true;
 		log_info("%s: closing all windows", strsignal((int)info.ssi_signo));
 		*stopping = true;
+		sd_notify(0, "STOPPING=1");
 		resident_close_all(resident);
 	}
 	return false;
@@ -180,6 +182,23 @@ static int poll_until(struct pollfd *fds, nfds_t n, uint64_t at_ns)
 	return ppoll(fds, n, at_ns == UINT64_MAX ? NULL : &ts, NULL);
 }
 
+/* Tells systemd, if it has started us and asked for that, that this thread goes round. */
+static uint64_t feed_watchdog(uint64_t now)
+{
+	static uint64_t period_ns, next_ns;
+	uint64_t usec;
+
+	if (!next_ns)
+		period_ns = sd_watchdog_enabled(0, &usec) > 0 ? usec * NSEC_PER_USEC / 3 : 0;
+	if (!period_ns)
+		return next_ns = UINT64_MAX;
+	if (now >= next_ns) {
+		sd_notify(0, "WATCHDOG=1");
+		next_ns = now + period_ns;
+	}
+	return next_ns;
+}
+
 static void run(struct resident *resident, struct ctl_server *server, int sig_fd, bool on_demand)
 {
 	struct pollfd fds[] = {
@@ -192,7 +211,7 @@ static void run(struct resident *resident, struct ctl_server *server, int sig_fd
 
 	for (;;) {
 		uint64_t now = now_ns();
-		uint64_t next = resident_tick(resident, now);
+		uint64_t next = MIN(resident_tick(resident, now), feed_watchdog(now));
 
 		if (resident_is_idle(resident) && !ctl_server_busy(server)) {
 			bool unasked = !resident->had_request;
@@ -250,6 +269,7 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 		ctl_ready(options->ready_fd, CTL_READY);
 	if (options->on_demand)
 		log_to_syslog();
+	sd_notify(0, "READY=1");
 	run(&resident, server, sig_fd, options->on_demand);
 	ctl_server_stop_listening(server);
 	ctl_server_free(server);
