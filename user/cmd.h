@@ -14,7 +14,9 @@ enum {
 };
 
 int cmd_close(int argc, char **argv);
+int cmd_challenge(int argc, char **argv);
 int cmd_open(int argc, char **argv);
+int cmd_responder(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_status(int argc, char **argv);

@@ -205,6 +205,7 @@ static void run(struct resident *resident, struct ctl_server *server, int sig_fd
 		{ .fd = ctl_server_fd(server), .events = POLLIN },
 		{ .fd = resident->notify_fd, .events = POLLIN },
 		{ .fd = sig_fd, .events = POLLIN },
+		{ .fd = keeper_fd(resident->challenges.keeper), .events = POLLIN },
 	};
 	uint64_t began_ns = now_ns();
 	bool stopping = false;

@@ -71,7 +71,10 @@ static void show_window(struct json_object *window)
 
 	printf("window: %s\n", string_of(window, "name", "?"));
 	show_list("ports", member(window, "ports"), "none");
-	show_list("domains", member(window, "domains"), "every name");
+	if (member(window, "challenges"))
+		printf("  challenges: %.0f\n", number_of(window, "challenges"));
+	else
+		show_list("domains", member(window, "domains"), "every name");
 	printf("  responder: %s\n", string_of(window, "responder", "?"));
 	printf("  web server: %s\n", string_of(window, "web_server", "whoever listens where the client asked"));
 	printf("  plane: %s\n", string_of(window, "plane", "?"));
@@ -120,6 +123,20 @@ static void show_numbers(const char *heading, struct json_object *numbers)
 		printf("\n");
 }
 
+/* The built-in one, unless it is off and was never on. */
+static void show_responder(struct json_object *responder)
+{
+	if (!responder)
+		return;
+	if (member(responder, "pid"))
+		printf("built-in responder: %s, %s\n", string_of(responder, "pid", "?"), string_of(responder, "state", "?"));
+	if (member(responder, "error"))
+		printf("built-in responder: %s\n", string_of(responder, "error", "?"));
+	if (member(responder, "pid") || member(responder, "error"))
+		printf("\n");
+	show_numbers("built-in responder's counters", member(responder, "counters"));
+}
+
 static size_t count_windows(struct json_object *status)
 {
 	struct json_object *windows = member(status, "windows");
@@ -136,6 +153,7 @@ static void show_all(struct json_object *status)
 	if (n == 0)
 		printf("no window is open\n\n");
 	printf("resident process: %s, %s\n\n", string_of(status, "pid", "?"), string_of(status, "state", "?"));
+	show_responder(member(status, "responder"));
 	show_planes(member(status, "planes"));
 	show_numbers("connections", member(status, "connections"));
 	show_numbers("counters", member(status, "counters"));

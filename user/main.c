@@ -16,8 +16,10 @@ static const struct {
 	{"run", cmd_run, "open a window, run an ACME client, close; exit as it did"},
 	{"open", cmd_open, "open or renew a window; returns when steering is live"},
 	{"close", cmd_close, "close a window; returns when nothing new is steered"},
+	{"challenge", cmd_challenge, "add, remove or list challenges that the built-in responder answers"},
 	{"status", cmd_status, "show windows, connections and counters"},
 	{"serve", cmd_serve, "the resident process; open and run start it by themselves"},
+	{"responder", cmd_responder, NULL}, /* the resident process starts it */
 };
 
 static int help(void)
@@ -26,7 +28,8 @@ static int help(void)
 	       "Answers TLS-ALPN-01 challenges on the port of a running web server: while a window is\n"
 	       "open, new connections that ask for acme-tls/1 go to the responder, all others to the web server.\n\n");
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		printf("  %-8s %s\n", commands[i].name, commands[i].help);
+		if (commands[i].help)
+			printf("  %-9s %s\n", commands[i].name, commands[i].help);
 	printf("\n`acme-steer COMMAND --help` shows a command's options; `acme-steer --version` the version.\n");
 	return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
 }

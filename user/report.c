@@ -33,7 +33,8 @@ static void add_seconds(struct json_object *to, const char *key, uint64_t ns)
 	json_object_object_add(to, key, json_object_new_double_s(seconds, text));
 }
 
-static struct json_object *window_report(const struct window *window, uint64_t now)
+static struct json_object *window_report(const struct window *window,
+					 const struct challenge_set *challenges, uint64_t now)
 {
 	const struct window_options *options = &window->options;
 	struct json_object *report = json_object_new_object();
@@ -47,7 +48,14 @@ static struct json_object *window_report(const struct window *window, uint64_t n
 	add_string(report, "name", options->name);
 	json_object_object_add(report, "ports", ports);
 	json_object_object_add(report, "domains", domains);
-	add_endpoint(report, "responder", &options->responder);
+	if (options->built_in) {
+		const struct challenge_port *port = challenge_set_port(challenges, options->ports[0]);
+
+		add_string(report, "responder", "built-in");
+		add_number(report, "challenges", port ? port->n : 0);
+	} else {
+		add_endpoint(report, "responder", &options->responder);
+	}
 	if (options->has_web_server)
 		add_endpoint(report, "web_server", &options->web_server);
 	else
@@ -112,7 +120,9 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 
 	resident_numbers(resident, &numbers);
 	for (size_t i = 0; i < set->n; i++)
-		json_object_array_add(windows, window_report(set->windows[i], now_ns));
+		json_object_array_add(windows,
+				      window_report(set->windows[i], &resident->routes.challenges,
+						    now_ns));
 	json_object_object_add(planes, "handoff",
 			       plane_report(resident->last_no_handoff[0] ?
 						    resident->last_no_handoff :
@@ -130,6 +140,8 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	add_string(report, "state", state_name(resident));
 	json_object_object_add(report, "planes", planes);
 	json_object_object_add(report, "windows", windows);
+	add_number(report, "challenges", resident->routes.challenges.n);
+	json_object_object_add(report, "responder", keeper_report(resident->challenges.keeper));
 	json_object_object_add(report, "connections", connections);
 	json_object_object_add(report, "counters", counters_report(&numbers));
 	json_object_object_add(report, "relay_reasons", reasons);

@@ -32,6 +32,7 @@ static void clean_policy(void)
 int resident_init(struct resident *resident, unsigned workers)
 {
 	struct stat st;
+	int err;
 
 	*resident = (struct resident){ .workers = workers };
 	if (stat("/proc/self/ns/net", &st) == 0)
@@ -39,6 +40,11 @@ int resident_init(struct resident *resident, unsigned workers)
 	resident->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (resident->notify_fd < 0)
 		return -errno;
+	err = challenges_init(resident);
+	if (err) {
+		close(resident->notify_fd);
+		return err;
+	}
 	routes_init(&resident->routes);
 	clean_policy();
 	return 0;
@@ -48,6 +54,7 @@ void resident_free(struct resident *resident)
 {
 	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
 		engine_free(resident->engines[i]);
+	challenges_free(resident);
 	routes_free(&resident->routes);
 	close(resident->notify_fd);
 }
@@ -246,38 +253,57 @@ static void count_connections(const struct resident *resident, uint64_t *ret_han
 	*ret_relayed = n[CONN_RELAYED_WEB] + n[CONN_RELAYED_RESPONDER];
 }
 
-static void reply_open(struct resident *resident, struct ctl_conn *conn,
-		       const struct window_options *options)
+int resident_open_window(struct resident *resident, const struct window_options *options,
+			 bool *ret_renewed, char *error, size_t error_size)
 {
-	char error[CTL_MAX_ERROR] = "no memory";
 	struct window *window;
-	bool renewed = false;
-	int err = engine_ready(resident, error, sizeof(error));
+	int err;
 
+	snprintf(error, error_size, "no memory");
+	err = engine_ready(resident, error, error_size);
 	if (!err)
-		err = check(resident, options, error, sizeof(error));
+		err = check(resident, options, error, error_size);
 	if (!err) {
 		pthread_rwlock_wrlock(&resident->routes.lock);
-		err = window_set_open(&resident->routes.windows, options, now_ns(), &renewed, error,
-				      sizeof(error));
+		err = window_set_open(&resident->routes.windows, options, now_ns(), ret_renewed,
+				      error, error_size);
 		window = err ? NULL : window_set_find(&resident->routes.windows, options->name);
 		if (window) {
-			window->responder_elsewhere = !listeners_is_local(&options->responder);
+			window->responder_elsewhere = !options->built_in &&
+						      !listeners_is_local(&options->responder);
 			window->web_server_elsewhere = options->has_web_server &&
 						       !listeners_is_local(&options->web_server);
 		}
 		pthread_rwlock_unlock(&resident->routes.lock);
 	}
-	if (!err && !renewed)
+	if (!err && !*ret_renewed)
 		count_connections(resident, &window->handed_off_before, &window->relayed_before);
-	if (err) {
+	if (err)
 		drain_if_unused(resident);
+	else if (!*ret_renewed)
+		log_info("window \"%s\" opened", options->name);
+	return err;
+}
+
+void resident_settle(struct resident *resident)
+{
+	if (resident->routes.windows.n > 0)
+		renew(resident, now_ns());
+	else
+		drain_if_unused(resident);
+}
+
+static void reply_open(struct resident *resident, struct ctl_conn *conn,
+		       const struct window_options *options)
+{
+	char error[CTL_MAX_ERROR];
+	bool renewed;
+
+	if (resident_open_window(resident, options, &renewed, error, sizeof(error)) < 0) {
 		ctl_reply_error(conn, "%s", error);
 		return;
 	}
-	renew(resident, now_ns());
-	if (!renewed)
-		log_info("window \"%s\" opened", options->name);
+	resident_settle(resident);
 	ctl_reply_line(conn, renewed ? "renewed" : "opened");
 	ctl_reply_ok(conn);
 }
@@ -310,9 +336,8 @@ static void handle_open(struct resident *resident, struct ctl_conn *conn,
 	reply_open(resident, conn, options);
 }
 
-/* Takes a window out of the set and ends its leases; says in one line what it was good for. */
-static void close_window(struct resident *resident, struct ctl_conn *conn,
-			 const struct window *window, const char *why)
+void resident_close_window(struct resident *resident, struct ctl_conn *conn,
+			   const struct window *window, const char *why)
 {
 	const struct window_options options = window->options;
 	uint64_t handed_off, relayed;
@@ -333,6 +358,18 @@ static void close_window(struct resident *resident, struct ctl_conn *conn,
 	log_info("window \"%s\" %s: %s", options.name, why, line);
 	if (conn)
 		ctl_reply_line(conn, "closed %s %s", options.name, line);
+	if (options.built_in)
+		challenges_forget(resident, options.ports[0]);
+}
+
+void resident_reply_when_drained(struct resident *resident, struct ctl_conn *conn)
+{
+	resident_settle(resident);
+	if (resident->routes.windows.n > 0 || !resident->engines[0] ||
+	    engine_drained(resident->engines[0]) || resident->n_closing == RESIDENT_MAX_CLOSING)
+		ctl_reply_ok(conn);
+	else
+		resident->closing[resident->n_closing++] = conn;
 }
 
 static void handle_close(struct resident *resident, struct ctl_conn *conn,
@@ -341,7 +378,6 @@ static void handle_close(struct resident *resident, struct ctl_conn *conn,
 	const struct window_set *set = &resident->routes.windows;
 	const char *name = ctl_request_get(request, "name");
 	const char *all = ctl_request_get(request, "all");
-	bool was_open = set->n > 0;
 
 	if (!name && !all) {
 		ctl_reply_error(conn, "close: give the window's name, or all=yes");
@@ -349,17 +385,11 @@ static void handle_close(struct resident *resident, struct ctl_conn *conn,
 	}
 	if (all) {
 		while (set->n > 0)
-			close_window(resident, conn, set->windows[0], "closed");
+			resident_close_window(resident, conn, set->windows[0], "closed");
 	} else if (window_set_find(set, name)) {
-		close_window(resident, conn, window_set_find(set, name), "closed");
+		resident_close_window(resident, conn, window_set_find(set, name), "closed");
 	}
-	if (was_open)
-		drain_if_unused(resident);
-	if (set->n > 0 || !resident->engines[0] || engine_drained(resident->engines[0]) ||
-	    resident->n_closing == RESIDENT_MAX_CLOSING)
-		ctl_reply_ok(conn);
-	else
-		resident->closing[resident->n_closing++] = conn;
+	resident_reply_when_drained(resident, conn);
 }
 
 static void handle_status(struct resident *resident, struct ctl_conn *conn)
@@ -389,8 +419,10 @@ void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request 
 		handle_status(resident, conn);
 	else if (!strcmp(request->verb, "ping"))
 		ctl_reply_ok(conn);
-	else
-		ctl_reply_error(conn, "%s: no such request (open, close, status, ping)",
+	else if (!challenges_handle(resident, conn, request))
+		ctl_reply_error(conn,
+				"%s: no such request (open, close, status, ping, challenge-add, "
+				"challenge-remove, challenge-list)",
 				request->verb);
 }
 
@@ -404,7 +436,7 @@ static void expire(struct resident *resident, uint64_t now)
 			i++;
 			continue;
 		}
-		close_window(resident, NULL, set->windows[i], "reached its deadline");
+		resident_close_window(resident, NULL, set->windows[i], "reached its deadline");
 		closed = true;
 	}
 	if (closed)
@@ -423,6 +455,7 @@ static void reply_closing(struct resident *resident)
 
 uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 {
+	uint64_t again = challenges_tick(resident, now_ns);
 	uint64_t next = window_set_next_deadline(&resident->routes.windows);
 	eventfd_t n;
 
@@ -451,13 +484,15 @@ uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 		}
 	}
 	reply_closing(resident);
-	return next;
+	next = MIN(next, again);
+	again = challenges_stop_responder(resident, now_ns);
+	return MIN(next, again);
 }
 
 void resident_close_all(struct resident *resident)
 {
 	while (resident->routes.windows.n > 0)
-		close_window(resident, NULL, resident->routes.windows.windows[0],
+		resident_close_window(resident, NULL, resident->routes.windows.windows[0],
 			     "closed, the resident process being stopped");
 	if (resident->engines[0])
 		drain_if_unused(resident);
@@ -468,5 +503,6 @@ bool resident_is_idle(const struct resident *resident)
 	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
 		if (resident->engines[i])
 			return false;
-	return resident->routes.windows.n == 0 && resident->n_closing == 0;
+	return resident->routes.windows.n == 0 && resident->n_closing == 0 &&
+	       challenges_are_idle(resident);
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "challenges.h"
 #include "ctl_server.h"
 #include "engine.h"
 #include "routes.h"
@@ -27,6 +28,7 @@ struct resident {
 	char last_no_handoff[256];
 	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
 	size_t n_closing;
+	struct challenges challenges;
 	bool had_request;
 	uint64_t renewed_ns;
 };
@@ -49,6 +51,23 @@ bool resident_is_idle(const struct resident *resident);
 
 /* Sums over all engines, those that are gone included. */
 void resident_numbers(const struct resident *resident, struct engine_numbers *ret_numbers);
+
+/*
+ * For challenges, which have windows too. Opens or renews a window, with an engine and everything; then
+ * resident_settle(). 0, or -errno with one line in @error.
+ */
+int resident_open_window(struct resident *resident, const struct window_options *options,
+			 bool *ret_renewed, char *error, size_t error_size);
+
+/* Closes one; tells @conn (may be NULL) in a line. Then resident_settle() or resident_reply_when_drained(). */
+void resident_close_window(struct resident *resident, struct ctl_conn *conn,
+			   const struct window *window, const char *why);
+
+/* After windows were opened or closed: leases for those that are open; without any, the engine drains. */
+void resident_settle(struct resident *resident);
+
+/* The same, and replies ok: at once, or, without a window, when nothing waits in the accept queues. */
+void resident_reply_when_drained(struct resident *resident, struct ctl_conn *conn);
 
 /* The status document, as `status --json` prints it. The caller puts it. */
 struct json_object *resident_report(const struct resident *resident, uint64_t now_ns);

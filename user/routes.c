@@ -12,11 +12,13 @@ void routes_init(struct routes *routes)
 	pthread_rwlock_init(&routes->lock, &attr);
 	pthread_rwlockattr_destroy(&attr);
 	routes->windows = (struct window_set){};
+	routes->challenges = (struct challenge_set){};
 }
 
 void routes_free(struct routes *routes)
 {
 	window_set_close_all(&routes->windows);
+	challenge_set_clear(&routes->challenges);
 	pthread_rwlock_destroy(&routes->lock);
 }
 
@@ -41,18 +43,33 @@ struct route routes_web_server(struct routes *routes, const struct endpoint *loc
 	return route;
 }
 
+/* The window of the challenge for @sni, which is counted; NULL: there is none on this port. */
+static struct window *challenge_window(struct routes *routes, uint16_t port, const char *sni)
+{
+	struct challenge *challenge = challenge_set_find(&routes->challenges, sni);
+
+	if (!challenge || challenge->port != port)
+		return NULL;
+	__atomic_fetch_add(&challenge->connections, 1, __ATOMIC_RELAXED);
+	return window_set_built_in(&routes->windows, port);
+}
+
 bool routes_responder(struct routes *routes, const struct endpoint *local, const char *sni,
 		      struct route *ret_route)
 {
 	struct window *window;
 
 	pthread_rwlock_rdlock(&routes->lock);
-	window = window_set_route(&routes->windows, local->port, sni);
+	window = challenge_window(routes, local->port, sni);
+	if (!window)
+		window = window_set_route(&routes->windows, local->port, sni);
 	if (window) {
 		/* A responder has no use for the client's address. */
 		*ret_route = (struct route){ .to_responder = true,
 					     .elsewhere = window->responder_elsewhere,
-					     .target = window->options.responder,
+					     .target = window->options.built_in ?
+							       routes->built_in :
+							       window->options.responder,
 					     .plane = window->options.plane,
 					     .client_ip = CLIENT_IP_NONE };
 		__atomic_fetch_add(&window->acme_connections, 1, __ATOMIC_RELAXED);

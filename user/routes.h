@@ -8,12 +8,15 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "challenge.h"
 #include "window.h"
 
 /* Only the main thread writes, with the lock held; it may read without. */
 struct routes {
 	pthread_rwlock_t lock;
 	struct window_set windows;
+	struct challenge_set challenges;
+	struct endpoint built_in; /* where the built-in responder is, while there are challenges */
 };
 
 /* Where one connection goes, and how. */
@@ -36,8 +39,8 @@ struct route routes_web_server(struct routes *routes, const struct endpoint *loc
 			       uint64_t *ret_sniff_ns);
 
 /*
- * To the responder of the window that wants an acme-tls/1 ClientHello for @sni on the port of
- * @local; counts it there. False when no window does.
+ * To the responder that wants an acme-tls/1 ClientHello for @sni on the port of @local: the built-in one if
+ * there is a challenge for the name, else a window's; counts it there. False when nobody does.
  */
 bool routes_responder(struct routes *routes, const struct endpoint *local, const char *sni,
 		      struct route *ret_route);
