@@ -201,8 +201,13 @@ static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool
 {
 	__u32 rounds = parked ? (skb->mark & ~MARK_MASK) + 1 : 0;
 
+	if (guard->parking == PARKING_PASS) {
+		if (parked)
+			skb->mark = 0;
+		return TCX_NEXT;
+	}
 	/* A mark of somebody else's could not be given back: TCP repeats the packet. */
-	if (!guard->parking || rounds >= PARK_MAX_ROUNDS || (skb->mark && !parked)) {
+	if (guard->parking == PARKING_DROP || rounds >= PARK_MAX_ROUNDS || (skb->mark && !parked)) {
 		count(COUNTER_PARK_DROPPED);
 		return TCX_DROP;
 	}

@@ -158,7 +158,7 @@ static __always_inline enum seize_result connection_seize(struct __sk_buff *skb,
 	guard->cookie = block->cookie;
 	guard->first_seq = tp->copied_seq;
 	guard->snd_nxt = tp->snd_nxt;
-	guard->parking = 1;
+	guard->parking = PARKING_ON;
 	return freeze(tp, block);
 }
 
@@ -260,13 +260,15 @@ int handoff_commit(struct __sk_buff *skb)
 	block->seen = guard->seen;
 	block->adopt_error = guard->adopt_error;
 	if (block->flags & COMMIT_STOP_PARKING)
-		guard->parking = 0;
+		guard->parking = PARKING_DROP;
 	if (block->flags & COMMIT_TO_SNIFFER)
 		guard->to_sniffer = 1;
 	block->result = child_check(skb, block, guard);
 	if (block->result == COMMIT_DONE && guard->n_held > block->n_held &&
-	    !(block->flags & COMMIT_RELEASE))
+	    !(block->flags & COMMIT_RELEASE)) {
 		block->result = COMMIT_HELD;
+		guard->parking = PARKING_PASS;
+	}
 	block->n_held = guard->n_held;
 	if (block->result == COMMIT_DONE || (block->flags & COMMIT_GIVE_UP))
 		release(block, guard);

@@ -61,6 +61,13 @@ struct relay_source {
 #define OPTION_ECN     0x08
 #define OPTION_USEC_TS 0x10
 
+/* What becomes of a packet that can't be held. */
+enum parking {
+	PARKING_DROP, /* TCP repeats it: the wait is long */
+	PARKING_ON,   /* it goes round */
+	PARKING_PASS, /* the new socket has all that came before: it can have this one, too */
+};
+
 /* A connection that is in neither socket, or about to be. */
 struct guard {
 	__u64 cookie;	    /* SO_COOKIE of the socket that lets go; its late packets are told apart by it */
@@ -77,7 +84,7 @@ struct guard {
 	__u8 snd_wscale;
 	__u8 rcv_wscale;
 	__u8 options;	    /* OPTION_* */
-	__u8 parking;	    /* 1: what can't be held goes round; 0: it is dropped, the wait is long */
+	__u8 parking;	    /* enum parking */
 	__u32 seen;	    /* first segments that the tcx program has looked at */
 	__s32 adopt_error;  /* of the last one: 0 or the kfunc's -errno, -ENOENT: no listener */
 	__u32 to_sniffer;   /* adopt back: the target's listener is gone */
