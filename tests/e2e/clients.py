@@ -125,7 +125,7 @@ class Client:
     def command(self, words, names=(), after=None):
         return documented.command(self.name, words, names, after, self.installation.hooks)
 
-    def run(self, argv, timeout=90, watch=lambda: None):
+    def run(self, argv, timeout=240, watch=lambda: None):
         """Runs it to its end, calling watch() now and then."""
         if self.user == "nobody":
             argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", f"--groups={self.gid}", *argv]
