@@ -22,6 +22,7 @@
 
 #include "cmd.h"
 #include "cmd_options.h"
+#include "isolate.h"
 #include "log.h"
 #include "resident.h"
 #include "util.h"
@@ -240,6 +241,7 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 	struct ctl_server *server = NULL;
 	struct resident resident;
 	char path[CTL_PATH_MAX];
+	char error[CTL_MAX_ERROR];
 	int lock_fd;
 	int err = ctl_lock(netns_inode, &lock_fd);
 
@@ -261,8 +263,14 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 		err = ctl_path(netns_inode, path);
 	if (!err)
 		err = ctl_server_new(path, resident_handle, &resident, &server);
+	if (err)
+		snprintf(error, sizeof(error), "the control socket in %s: %s", CTL_DIR,
+			 strerror(-err));
+	else
+		err = isolate_resident(error, sizeof(error));
 	if (err) {
-		log_error("the control socket in %s: %s", CTL_DIR, strerror(-err));
+		log_error("%s", error);
+		ctl_server_free(server);
 		ctl_unlock(netns_inode, lock_fd);
 		return EXIT_FAILED;
 	}

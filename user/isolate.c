@@ -164,3 +164,46 @@ int isolate_responder(unsigned max_fds, char *error, size_t error_size)
 		snprintf(error, error_size, "%s: %s", stage, strerror(-r));
 	return r;
 }
+
+int isolate_resident(char *error, size_t error_size)
+{
+	static const struct {
+		unsigned capability;
+		const char *what_for;
+	} kept[] = {
+		{ CAP_BPF, "load the programs" },
+		{ CAP_PERFMON, "let them read kernel structs" },
+		{ CAP_NET_ADMIN, "attach them; TCP_REPAIR, IP_TRANSPARENT, policy rules, sock_diag" },
+		{ CAP_NET_RAW, "replay on lo" },
+		{ CAP_NET_BIND_SERVICE, "source ports of transparent relays" },
+		{ CAP_SETUID, "the responder's identity" },
+		{ CAP_SETGID, "the same" },
+		{ CAP_SYS_CHROOT, "the same" },
+		{ CAP_SETPCAP, "its bounding set" },
+	};
+	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+	bool have[ARRAY_SIZE(kept)];
+	bool bounds;
+
+	/* Without CAP_SYS_RESOURCE it fails, and matters on old kernels only. */
+	setrlimit(RLIMIT_MEMLOCK, &unlimited);
+	if (capng_get_caps_process() != 0) {
+		snprintf(error, error_size, "reading our capabilities failed");
+		return -EPERM;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+		have[i] = capng_have_capability(CAPNG_PERMITTED, kept[i].capability);
+	bounds = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
+	capng_clear(CAPNG_SELECT_ALL);
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+		if (have[i])
+			capng_update(CAPNG_ADD,
+				     CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET,
+				     kept[i].capability);
+	if (capng_apply(bounds ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) != 0 ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+		snprintf(error, error_size, "dropping capabilities failed: %s", strerror(errno));
+		return -EPERM;
+	}
+	return 0;
+}

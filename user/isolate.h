@@ -14,4 +14,12 @@
  */
 int isolate_responder(unsigned max_fds, char *error, size_t error_size);
 
+/*
+ * For the resident process, when it has its namespace, its lock and its control socket: keeps of the
+ * capabilities that it has those that steering, handing off, relaying and starting a responder
+ * take, and can never get others. A kernel that counts BPF maps as locked memory (before 5.11) is
+ * told not to mind. Returns 0, or -errno with one line in @error.
+ */
+int isolate_resident(char *error, size_t error_size);
+
 #endif
