@@ -4,7 +4,8 @@
  * nothing but names and digests, which are no secrets.
  *
  * Theory of operation: one epoll holds the listener, the socket to the resident process, and the connections.
- * Orders are done as they come and reported by the ticket of the last one. When the resident process closes
+ * It listens from the first SYNC on: what waited in the queue for it while the process before it died must not be
+ * told that its name is unknown. Orders are done as they come and reported by the ticket of the last one. When the resident process closes
  * its end, or dies, this takes what is in the accept queue, finishes what has begun, for RESPONDER_END_NS at
  * most, and ends. (If that process dies the kernel ends this one even before.)
  */
@@ -36,6 +37,7 @@ struct responder {
 	uint64_t accept_again_ns; /* 0, or when to listen again */
 	uint64_t end_ns;	  /* 0: the resident process is there */
 	uint64_t ticket;
+	bool synced; /* it has all the challenges that there were when it was started, and listens */
 	bool out_of_memory;
 	struct responder_report reported;
 	bool report_due; /* could not be sent, or must be at once */
@@ -101,6 +103,9 @@ static void do_order(struct responder *responder, const struct responder_order *
 		challenge_set_remove(&responder->answerer.challenges, order->name.sni);
 		break;
 	case RESPONDER_SYNC:
+		if (!responder->synced)
+			watch(responder, EPOLL_CTL_ADD, &responder->listener, EPOLLIN);
+		responder->synced = true;
 		break;
 	}
 	responder->ticket = order->ticket;
@@ -151,7 +156,8 @@ static void take_orders(struct responder *responder, uint64_t now)
 			return;
 		responder->end_ns = now + RESPONDER_END_NS;
 		epoll_ctl(responder->epoll_fd, EPOLL_CTL_DEL, responder->resident, NULL);
-		accept_some(responder, ANSWER_MAX_CONNS, now);
+		if (responder->synced)
+			accept_some(responder, ANSWER_MAX_CONNS, now);
 		stop_listening(responder);
 		return;
 	}
@@ -241,7 +247,6 @@ static int set_up(struct responder *responder, char *error, size_t error_size)
 		snprintf(error, error_size, "too few descriptors");
 		return -EMFILE;
 	}
-	watch(responder, EPOLL_CTL_ADD, &responder->listener, EPOLLIN);
 	watch(responder, EPOLL_CTL_ADD, &responder->resident, EPOLLIN);
 	r = answerer_init(&responder->answerer, responder->epoll_fd, fds - OTHER_FDS);
 	if (r < 0) {

@@ -25,7 +25,7 @@
 enum responder_order_kind {
 	RESPONDER_ADD,
 	RESPONDER_REMOVE,
-	RESPONDER_SYNC, /* nothing; to be told that all before it is done */
+	RESPONDER_SYNC, /* that was all there is, for now: the first one makes it listen */
 };
 
 struct responder_order {
