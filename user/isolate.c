@@ -180,6 +180,7 @@ int isolate_resident(char *error, size_t error_size)
 		{ CAP_SETGID, "the same" },
 		{ CAP_SYS_CHROOT, "the same" },
 		{ CAP_SETPCAP, "its bounding set" },
+		{ CAP_KILL, "end it when it hangs" },
 	};
 	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
 	bool have[ARRAY_SIZE(kept)];

@@ -129,9 +129,10 @@ static bool process_reap(struct process *process, int *ret_status)
 static void process_kill(struct process *process)
 {
 	int status;
+	int r = kill(process->pid, SIGKILL);
 
-	kill(process->pid, SIGKILL);
-	while (waitpid(process->pid, &status, 0) < 0 && errno == EINTR)
+	/* Without the right to, it ends when its socket is closed, or else when we do: not to be waited for. */
+	while (r == 0 && waitpid(process->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	process_close(process);
 }
