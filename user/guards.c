@@ -237,12 +237,12 @@ int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t
 					       sizeof(held_key), ret_held, sizeof(*ret_held), 0);
 }
 
-int guards_commit(struct guards *guards, struct commit_block *block)
+int guards_commit(struct guards *guards, struct commit_block *block, unsigned ifindex)
 {
 	int err;
 
 	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_commit), block, sizeof(*block),
-		     block, 0, 0, &err);
+		     block, ifindex, 0, &err);
 	return err;
 }
 

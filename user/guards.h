@@ -64,8 +64,11 @@ int guards_inject(struct guards *guards, const struct guards_device *device, con
 int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,
 		     struct held *ret_held);
 
-/* Runs handoff_commit. 0 or -errno; the answer is in the block. */
-int guards_commit(struct guards *guards, struct commit_block *block);
+/*
+ * Runs handoff_commit on device @ifindex, where the connection's packets come in: a socket that is bound
+ * to a device is not found from another. 0 or -errno; the answer is in the block.
+ */
+int guards_commit(struct guards *guards, struct commit_block *block, unsigned ifindex);
 
 /* Entries that exist now: connections in the gap. */
 unsigned guards_count(const struct guards *guards);

@@ -250,7 +250,7 @@ static void give_up(struct handoff_worker *worker, struct handoff_job *job)
 
 	memcpy(reverse.remote, job->key.local, 16);
 	memcpy(reverse.local, job->key.remote, 16);
-	guards_commit(worker->guards, &block);
+	guards_commit(worker->guards, &block, job->device->ifindex);
 	len = segment_build(&reset, worker->frame, sizeof(worker->frame));
 	/* Without the mark: to a client on this host it is a packet like any other. */
 	if (len)
@@ -263,7 +263,7 @@ static void unfreeze(struct handoff_worker *worker, struct handoff_job *job)
 {
 	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
 
-	guards_commit(worker->guards, &block);
+	guards_commit(worker->guards, &block, job->device->ifindex);
 	held_inject(worker, job, block.n_held);
 }
 
@@ -437,7 +437,7 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 			block.flags |= COMMIT_STOP_PARKING;
 		if (job->went_back)
 			block.flags |= COMMIT_TO_SNIFFER;
-		if (guards_commit(worker->guards, &block) < 0)
+		if (guards_commit(worker->guards, &block, job->device->ifindex) < 0)
 			break;
 		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD) {
 			held_inject(worker, job, block.n_held);
