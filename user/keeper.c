@@ -12,7 +12,7 @@
  *              +--- WAITING
  *
  * keeper_stop() leads from each of them to OFF: the process is set aside to end by itself, and is reaped.
- * A process that does not do its orders is ended.
+ * A process that does not do its orders is ended; so that one that hangs is found out, there always are some.
  */
 #include "keeper.h"
 
@@ -42,6 +42,7 @@
 #define START_NS       (10 * NSEC_PER_SEC)
 #define ORDER_NS       (5 * NSEC_PER_SEC) /* for the next order to be done */
 #define ENDING_NS      (5 * NSEC_PER_SEC)
+#define ASK_NS	       (2 * NSEC_PER_SEC) /* a process that has had no order for so long gets a SYNC */
 
 static const char *const state_names[] = {
 	[KEEPER_OFF] = "off",
@@ -76,7 +77,7 @@ struct keeper {
 	uint64_t old, sync; /* tickets up to @old are done when @sync is */
 
 	unsigned tries;
-	uint64_t started_ns, again_ns, pause_ns;
+	uint64_t started_ns, again_ns, pause_ns, asked_ns;
 	uint64_t restarts;
 	char error[256];
 	struct responder_report report;		  /* the last one */
@@ -453,6 +454,10 @@ static void process_tick(struct keeper *keeper, uint64_t now)
 	int status;
 
 	read_reports(keeper, now);
+	if (keeper->state == KEEPER_RUNNING && now - keeper->asked_ns >= ASK_NS) {
+		keeper->asked_ns = now;
+		enqueue(keeper, RESPONDER_SYNC, NULL, NULL);
+	}
 	if (keeper->done >= keeper->ticket && keeper->state == KEEPER_RUNNING)
 		keeper->process.kill_ns = 0;
 	else if (!keeper->process.kill_ns)
@@ -493,6 +498,8 @@ uint64_t keeper_tick(struct keeper *keeper, uint64_t now_ns)
 		process_tick(keeper, now_ns);
 	if (keeper->process.pid && keeper->process.kill_ns)
 		next_ns = MIN(next_ns, MAX(keeper->process.kill_ns, now_ns + 10 * NSEC_PER_MSEC));
+	if (keeper->state == KEEPER_RUNNING)
+		next_ns = MIN(next_ns, keeper->asked_ns + ASK_NS);
 	if (keeper->state == KEEPER_WAITING)
 		next_ns = MIN(next_ns, keeper->again_ns);
 	return next_ns;

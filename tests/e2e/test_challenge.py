@@ -230,6 +230,18 @@ def test_responder_dies(lab, nginx, steer, kernel, sig):
     assert_nothing_left(lab, kernel, steer)
 
 
+def test_responder_hangs(lab, nginx, steer, kernel):
+    """The resident process has given its capabilities up, but not the one for this."""
+    data = digest()
+    add(steer, NAME, data)
+    pid = steer.status()["responder"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: steer.status()["responder"]["pid"] not in (pid, None), 20, "another one")
+    assert answer(lab, lab.edge.v4, NAME) == (f"DNS:{NAME}", data)
+    remove(steer, NAME)
+    assert_nothing_left(lab, kernel, steer)
+
+
 def test_resident_is_killed(lab, nginx, steer, kernel):
     add(steer, NAME, digest())
     pid = steer.pid()
