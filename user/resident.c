@@ -253,6 +253,21 @@ static void count_connections(const struct resident *resident, uint64_t *ret_han
 	*ret_relayed = n[CONN_RELAYED_WEB] + n[CONN_RELAYED_RESPONDER];
 }
 
+/* What of a window just opened is on other hosts; and of those that took its options over. */
+static void find_elsewhere(const struct window_set *set, struct window *opened)
+{
+	opened->responder_elsewhere = !opened->options.built_in &&
+				      !listeners_is_local(&opened->options.responder);
+	for (size_t i = 0; i < set->n; i++) {
+		struct window *window = set->windows[i];
+		const struct window_options *options = &window->options;
+
+		if (window == opened || options->gives_way)
+			window->web_server_elsewhere = options->has_web_server &&
+						       !listeners_is_local(&options->web_server);
+	}
+}
+
 int resident_open_window(struct resident *resident, const struct window_options *options,
 			 bool *ret_renewed, char *error, size_t error_size)
 {
@@ -268,12 +283,8 @@ int resident_open_window(struct resident *resident, const struct window_options 
 		err = window_set_open(&resident->routes.windows, options, now_ns(), ret_renewed,
 				      error, error_size);
 		window = err ? NULL : window_set_find(&resident->routes.windows, options->name);
-		if (window) {
-			window->responder_elsewhere = !options->built_in &&
-						      !listeners_is_local(&options->responder);
-			window->web_server_elsewhere = options->has_web_server &&
-						       !listeners_is_local(&options->web_server);
-		}
+		if (window)
+			find_elsewhere(&resident->routes.windows, window);
 		pthread_rwlock_unlock(&resident->routes.lock);
 	}
 	if (!err && !*ret_renewed)

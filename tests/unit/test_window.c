@@ -66,7 +66,8 @@ static void defaults(void **state)
 	assert_string_equal(endpoint_format(&options.responder, buf), "127.0.0.1:31443");
 	assert_false(options.has_web_server);
 	assert_int_equal(options.plane, PLANE_AUTO);
-	assert_int_equal(options.client_ip, CLIENT_IP_NONE);
+	assert_int_equal(options.client_ip, CLIENT_IP_TRANSPARENT);
+	assert_false(options.built_in);
 }
 
 static void times(void **state)
@@ -450,6 +451,58 @@ static void routes(void **state)
 	window_set_close_all(&set);
 }
 
+static int open_built_in(struct window_set *set, uint64_t now, bool gives_way, enum plane plane)
+{
+	struct window_options options;
+	bool renewed;
+
+	window_options_init(&options);
+	strcpy(options.name, "challenge:443");
+	options.built_in = true;
+	options.gives_way = gives_way;
+	options.plane = plane;
+	return window_set_open(set, &options, now, &renewed, error, sizeof(error));
+}
+
+static void windows_made_for_challenges(void **state)
+{
+	struct window_set set = {};
+	struct window *window;
+	bool renewed;
+
+	assert_null(window_set_built_in(&set, 443));
+	assert_int_equal(open_built_in(&set, S, true, PLANE_AUTO), 0);
+	window = window_set_built_in(&set, 443);
+	assert_non_null(window);
+	assert_null(window_set_built_in(&set, 8443));
+	/* No window of a user's can be called that. */
+	bad("name", "challenge:443", -EINVAL, "A-Z");
+	/* It has no list of names, and yet is not for every name. */
+	assert_string_equal(routed(&set, 443, "a.example"), "nobody");
+	assert_ptr_equal(window_set_of_port(&set, 443), window);
+
+	/* It follows the others, */
+	assert_int_equal(open_one(&set, S, &renewed, "a", "web-server", "127.0.0.1:8443", "plane", "relay", NULL), 0);
+	assert_string_equal(routed(&set, 443, "a.example"), "a");
+	assert_true(window->options.has_web_server);
+	assert_int_equal(window->options.web_server.port, 8443);
+	assert_int_equal(window->options.plane, PLANE_RELAY);
+	/* those of its port. */
+	assert_int_equal(open_one(&set, S, &renewed, "b", "port", "8443", "plane", "handoff", NULL), 0);
+	assert_int_equal(window->options.plane, PLANE_RELAY);
+	/* Opened or renewed, it takes what is there. */
+	assert_int_equal(open_built_in(&set, S, true, PLANE_AUTO), 0);
+	assert_int_equal(window->options.plane, PLANE_RELAY);
+
+	/* Unless a user says otherwise: then it is one like the others. */
+	assert_int_equal(open_built_in(&set, S, false, PLANE_HANDOFF), -EEXIST);
+	window_set_close(&set, "a");
+	assert_int_equal(open_built_in(&set, S, false, PLANE_HANDOFF), 0);
+	assert_int_equal(open_one(&set, S, &renewed, "a", "plane", "relay", NULL), -EEXIST);
+	assert_non_null(strstr(error, "challenge:443"));
+	window_set_close_all(&set);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -463,6 +516,7 @@ int main(void)
 		cmocka_unit_test(windows_of_a_port_agree),
 		cmocka_unit_test(sniff_timeouts),
 		cmocka_unit_test(routes),
+		cmocka_unit_test(windows_made_for_challenges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
