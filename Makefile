@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 # make          build/acme-steer
 # make demo     the main job in two network namespaces (root)
-# make check    all tests (root); check-unit, check-bpf, check-e2e: a part of them
+# make check    the tests (root): check-unit, check-bpf, check-e2e
+# make check-relay    the end-to-end table again, everything relayed
+# make check-kernels  a part of it on Debian's kernels, in an emulator
 # make fuzz S=60  fuzzers, seconds each
 
 CC       ?= gcc
@@ -30,7 +32,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all tools demo check check-unit check-bpf check-e2e fuzz clean
+.PHONY: all tools demo check check-unit check-bpf check-e2e check-relay check-kernels fuzz clean
 
 all: $(B)/acme-steer
 
@@ -90,6 +92,9 @@ check-bpf: $(BPFTESTS)
 
 check-e2e: all tools
 	$(PYTHON) -m pytest -q tests/e2e
+
+check-relay: all tools
+	$(PYTHON) -m pytest -q tests/e2e --plane=relay
 
 S ?= 60
 fuzz: $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
