@@ -2,6 +2,7 @@
 """The loads that several tests put on a web server, and what must hold after them."""
 
 import collections
+import warnings
 
 from servers import DOWNLOAD_BYTES
 from lab import wait_until
@@ -10,11 +11,18 @@ from lab import wait_until
 MAX_STALLS = 5
 
 
+# A machine that is busy with something else can't start 500 connections a second.
+HELD_BACK_WARNING = 0.1
+
+
 def start_tlsload(lab, nginx, *options, rate=500, targets=None):
-    """Half of the clients far away, one in five slow; returns once it is under way."""
+    """Half of the clients far away, one in five slow, three in four return and resume their TLS session.
+
+    Returns once it is under way.
+    """
     log = lab.dir / f"{next(lab.serial):03}-tlsload.log"
     tool = lab.ca.tool("tlsload", "--rate", rate, "--far-fraction", 0.5, "--slow-fraction", 0.2,
-                       "--expect-file", nginx.small, "--log", log, *lab.source_options(), *options,
+                       "--resume-fraction", 0.75, "--expect-file", nginx.small, "--log", log, *lab.source_options(), *options,
                        *(targets or lab.targets()))
     tool.log = log
     wait_until(lambda: tool.progress()[1] >= min(100, rate), 15, "tlsload is under way")
@@ -39,6 +47,9 @@ def wait_established(tool, count, timeout=10):
 def assert_all_ok(result, at_least=1):
     assert result["failed"] == 0, f"{result['reasons']} {result['failures'][:5]}"
     assert result["ok"] >= at_least, result
+    if "held_back_s" in result and result["held_back_s"] > HELD_BACK_WARNING * result["seconds"]:
+        warnings.warn(f"the machine is too busy: {result['ok'] / result['seconds']:.0f} connections/s, "
+                      f"held back for {result['held_back_s']} of {result['seconds']} s")
 
 
 def assert_hammered(result, connections):
@@ -62,7 +73,7 @@ def assert_real_clients(tool, nginx, since):
             logged[peer] -= 1
 
 
-def cycles(steer, load, count, *options, between=20):
+def cycles(steer, load, count, *options, between=12):
     """Opens and closes count windows under the load, so many connections apart.
 
     Returns how many connections were steered, and how many windows saw one.
@@ -73,7 +84,7 @@ def cycles(steer, load, count, *options, between=20):
     for _ in range(count):
         steer.open(*options)
         more_connections(load, between)
-        status = steer.status()
+        status = steer.ask() if steer.plane != "none" else None
         steer.close()
         if status:
             # A resident process that is asked again goes on counting; a new one starts at 0.
@@ -89,7 +100,7 @@ def cycles(steer, load, count, *options, between=20):
 def issue(lab, nginx, pebble, steer, *domains):
     """lego gets a certificate inside `acme-steer run` under load; nobody else notices."""
     since = nginx.log_position()
-    load = start_tlsload(lab, nginx)
+    load = start_tlsload(lab, nginx, rate=200)
     longlived = start_longlived(lab, "--trios", 2)
     wait_established(longlived, 6)
     argv, env, cert = pebble.lego(*domains)
@@ -113,7 +124,7 @@ def issue(lab, nginx, pebble, steer, *domains):
     assert steer.windows() == {}, "run closed its window"
     assert_all_ok(longlived.stop_and_result(), 6)
     result = load.stop_and_result()
-    assert_all_ok(result, 1000)
+    assert_all_ok(result, 500)
     assert_real_clients(load, nginx, since)
     clients = {address for address, _port in nginx.peers(since)}
     assert clients <= set(lab.sources), clients

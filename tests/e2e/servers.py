@@ -51,7 +51,6 @@ http {{
     client_max_body_size 2g;
     keepalive_timeout 600s;
     ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_session_tickets off;
     server {{
         {listen}
         server_name _;
@@ -67,6 +66,7 @@ http {{
         server_name odd.example.test;
         ssl_certificate {odd_cert};
         ssl_certificate_key {odd_key};
+        ssl_session_tickets off;
         root {dir}/www;
         location / {{ try_files /small =404; }}
     }}

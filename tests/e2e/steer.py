@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 
 from lab import BUILD, kill_pid, sh, wait_until
@@ -63,6 +64,19 @@ class Steer:
         assert result.code in (0, 3), f"status: {result}"
         return json.loads(result.out) if result.out.strip() else None
 
+    def ask(self):
+        """The status document straight from the control socket: no process is run for it."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(f"/run/acme-steer/{self.netns.inode}.sock")
+            sock.sendall(b"status\n\n")
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+        document, end = answer.decode().splitlines()
+        assert end == "ok", answer
+        return json.loads(document)
+
     def windows(self):
         """Open windows by name."""
         status = self.status()
@@ -92,6 +106,15 @@ class Steer:
     def kill(self, sig=signal.SIGKILL):
         for pid in self.residents():
             kill_pid(pid, sig)
+
+    def serve(self):
+        """A resident process that stays; None with plane "none"."""
+        if self.plane == "none":
+            return None
+        process = self.netns.start("serve", [BINARY, "serve"])
+        wait_until(self.residents, what="the resident process is there")
+        wait_until(lambda: self.run("status").code == 3, what="it answers")
+        return process
 
     def reset(self):
         """For between tests: no window, no process."""

@@ -41,7 +41,12 @@ def test_cycles(lab, nginx, steer, conntrack, request):
     wait_until(lambda: steer.plane == "none" or steer.counter("accepted") >= 6,
                what="they were steered")
     steer.close()
+    # So far each window had a resident process of its own. Now one stays.
+    wait_until(lambda: not steer.residents(), what="the resident process ends")
+    serve = steer.serve()
     more = cycles(steer, load, count - count // 2)
+    if serve:
+        assert serve.stop() == 0
     steered, seen = steered + more[0], seen + more[1]
     after = start_longlived(lab)
     wait_established(after, 3)
@@ -51,11 +56,11 @@ def test_cycles(lab, nginx, steer, conntrack, request):
     for longlived in results:
         assert_all_ok(longlived, 3)
         nginx.check_uploads(longlived)
-    assert_all_ok(result, count * 30)
+    assert_all_ok(result, count * 24)
     assert_real_clients(load, nginx, since)
     if conntrack:
         tracked = lab.edge.run("conntrack", "-C")
         assert int(tracked) > 0, "conntrack was to be in use"
     if steer.plane != "none":
         assert seen >= count * 0.9, f"only {seen} of {count} windows saw a connection"
-        assert steered >= count * 10
+        assert steered >= count * 8

@@ -72,7 +72,8 @@ def test_longlived_sees_lost_connections(lab, nginx):
     load = start_longlived(lab)
     wait_established(load, 3)
     nginx.restart()
-    wait_until(lambda: load.progress()[2] == 3, what="three failures")
+    # The download still trickles what the kernel has of it; it ends short at full speed.
+    wait_until(lambda: load.progress()[2] >= 2, what="two failures")
     result = load.stop_and_result()
     assert result["failed"] == 3 and result["ok"] == 0
     assert load.popen.returncode == 1

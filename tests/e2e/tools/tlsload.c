@@ -54,7 +54,8 @@ struct fifo {
 };
 
 static struct {
-	double rate, seconds, far_fraction, slow_fraction, timeout_s, stall_ms;
+	double rate, seconds, far_fraction, slow_fraction, resume_fraction, timeout_s, stall_ms;
+	uint64_t max_live;
 	const char *sni, *alpn, *path, *progress_path, *log_path;
 	struct tool_addrs targets, sources;
 	uint8_t *expect;
@@ -62,6 +63,7 @@ static struct {
 } opt = {
 	.rate = 500,
 	.timeout_s = 10,
+	.max_live = 300,
 	.stall_ms = 150,
 	.sni = "www.example.test",
 	.alpn = "http/1.1",
@@ -74,7 +76,8 @@ static int epfd, progress_fd = -1;
 static FILE *log_file;
 static char request[1024];
 static uint64_t random_state = 1;
-static uint64_t n_started, n_ok, n_live, max_late_ns;
+static uint64_t n_started, n_ok, n_live, n_resumed, max_late_ns, held_back_ns;
+static SSL_SESSION *session; /* the newest */
 static struct tool_events failures, stalls;
 static struct tool_samples latencies;
 
@@ -109,6 +112,21 @@ static void fifo_remove(enum fifo_kind kind, struct conn *conn)
 		fifo->last = conn->prev[kind];
 }
 
+static void keep_session(struct conn *conn)
+{
+	SSL_SESSION *newest = SSL_get1_session(conn->ssl);
+
+	n_resumed += (uint64_t)SSL_session_reused(conn->ssl);
+	if (newest && SSL_SESSION_is_resumable(newest)) {
+		SSL_SESSION_free(session);
+		session = newest;
+	} else {
+		SSL_SESSION_free(newest);
+	}
+	/* Or SSL_free() takes the session for a bad one. */
+	SSL_set_shutdown(conn->ssl, SSL_SENT_SHUTDOWN);
+}
+
 static void conn_end(struct conn *conn, const char *failure)
 {
 	uint64_t now = tool_now(), took = now - conn->start_ns - conn->waited_ns;
@@ -119,6 +137,8 @@ static void conn_end(struct conn *conn, const char *failure)
 				failure);
 	} else {
 		n_ok++;
+		if (opt.resume_fraction > 0)
+			keep_session(conn);
 		tool_samples_add(&latencies, took);
 		if ((double)took > opt.stall_ms * 1e6)
 			tool_events_add(&stalls, conn->start_ns, &conn->local, &conn->target->sa,
@@ -401,6 +421,8 @@ static void conn_start(uint64_t due_ns)
 	if (!conn->ssl || !SSL_set_fd(conn->ssl, conn->fd) ||
 	    !SSL_set_tlsext_host_name(conn->ssl, opt.sni))
 		tool_die("SSL_new failed");
+	if (session && random_fraction() < opt.resume_fraction)
+		SSL_set_session(conn->ssl, session);
 	if (connect(conn->fd, (const struct sockaddr *)&target->sa, target->len) < 0 &&
 	    errno != EINPROGRESS) {
 		conn_fail(conn, "connect: %s", strerror(errno));
@@ -458,18 +480,22 @@ static void write_progress(uint64_t now)
 static void run(uint64_t begin_ns)
 {
 	uint64_t end_ns = opt.seconds > 0 ? begin_ns + (uint64_t)(opt.seconds * 1e9) : UINT64_MAX;
+	uint64_t gap_ns = (uint64_t)(1e9 / opt.rate), next = begin_ns;
 	struct epoll_event events[256];
 
 	for (;;) {
-		uint64_t now = tool_now(), next = UINT64_MAX;
+		uint64_t now = tool_now();
 		bool stopping = tool_stop || now >= end_ns;
 		int n;
 
-		while (!stopping) {
-			next = begin_ns + (uint64_t)((double)n_started * 1e9 / opt.rate);
-			if (next > now)
-				break;
+		while (!stopping && next <= now && n_live < opt.max_live) {
 			conn_start(next);
+			next += gap_ns;
+		}
+		/* What was held back is not made up for. */
+		if (!stopping && next <= now) {
+			held_back_ns += now + NS_PER_MS - next;
+			next = now + NS_PER_MS;
 		}
 		if (stopping && !n_live)
 			return;
@@ -486,10 +512,12 @@ static void run(uint64_t begin_ns)
 static void print_result(uint64_t begin_ns)
 {
 	printf("{\"tool\": \"tlsload\", \"started\": %llu, \"ok\": %llu, \"failed\": %llu, "
-	       "\"stalls\": %llu, \"seconds\": %.3f, \"begin\": %.6f, \"max_late_ms\": %.3f, ",
+	       "\"stalls\": %llu, \"resumed\": %llu, \"seconds\": %.3f, \"held_back_s\": %.3f, "
+	       "\"begin\": %.6f, \"max_late_ms\": %.3f, ",
 	       (unsigned long long)n_started, (unsigned long long)n_ok,
 	       (unsigned long long)failures.n, (unsigned long long)stalls.n,
-	       (double)(tool_now() - begin_ns) / 1e9, (double)begin_ns / 1e9,
+	       (unsigned long long)n_resumed, (double)(tool_now() - begin_ns) / 1e9,
+	       (double)held_back_ns / 1e9, (double)begin_ns / 1e9,
 	       (double)max_late_ns / 1e6);
 	tool_samples_print(&latencies, "latency_ms");
 	printf(", ");
@@ -543,6 +571,8 @@ static const char usage[] =
 	"  --seconds N           how long; without it, or with 0, until SIGTERM\n"
 	"  --far-fraction F      of connections: 40 ms before the ClientHello, and before the request\n"
 	"  --slow-fraction F     of connections: 0.3 s before the ClientHello\n"
+	"  --resume-fraction F   of connections: resume the TLS session of an earlier one\n"
+	"  --max-live N          connections at once; more are held back, and not made up for (300)\n"
 	"  --sni NAME --alpn PROTOCOL (\"\": none) --path PATH\n"
 	"  --expect-file FILE    the body that must come (default: an empty one)\n"
 	"  --source ADDR         local address, repeatable\n"
@@ -557,6 +587,8 @@ enum option_id {
 	OPT_SECONDS,
 	OPT_FAR,
 	OPT_SLOW,
+	OPT_RESUME,
+	OPT_MAX_LIVE,
 	OPT_SNI,
 	OPT_ALPN,
 	OPT_PATH,
@@ -574,6 +606,7 @@ static void parse_options(int argc, char **argv)
 	static const struct option options[] = {
 		{ "rate", 1, NULL, OPT_RATE },	     { "seconds", 1, NULL, OPT_SECONDS },
 		{ "far-fraction", 1, NULL, OPT_FAR },  { "slow-fraction", 1, NULL, OPT_SLOW },
+		{ "resume-fraction", 1, NULL, OPT_RESUME }, { "max-live", 1, NULL, OPT_MAX_LIVE },
 		{ "sni", 1, NULL, OPT_SNI },	     { "alpn", 1, NULL, OPT_ALPN },
 		{ "path", 1, NULL, OPT_PATH },	     { "expect-file", 1, NULL, OPT_EXPECT },
 		{ "source", 1, NULL, OPT_SOURCE },     { "timeout", 1, NULL, OPT_TIMEOUT },
@@ -589,6 +622,8 @@ static void parse_options(int argc, char **argv)
 		case OPT_SECONDS: opt.seconds = tool_number(optarg, "--seconds"); break;
 		case OPT_FAR: opt.far_fraction = tool_number(optarg, "--far-fraction"); break;
 		case OPT_SLOW: opt.slow_fraction = tool_number(optarg, "--slow-fraction"); break;
+		case OPT_RESUME: opt.resume_fraction = tool_number(optarg, "--resume-fraction"); break;
+		case OPT_MAX_LIVE: opt.max_live = (uint64_t)tool_number(optarg, "--max-live"); break;
 		case OPT_SNI: opt.sni = optarg; break;
 		case OPT_ALPN: opt.alpn = optarg; break;
 		case OPT_PATH: opt.path = optarg; break;
