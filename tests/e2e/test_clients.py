@@ -58,7 +58,7 @@ def test_issue_and_renew(lab, nginx, pebble, installation, steer, client):
     """Started by root, with no resident process: three names in one order, and the same again."""
     client = client(installation, pebble)
     watch = Watch(steer)
-    with visitors(lab, nginx):
+    with visitors(lab, nginx, steer.plane):
         client.issue(NAMES, watch=watch)
         assert_certificate(client, NAMES)
         first = serial(client, NAMES)

@@ -32,7 +32,7 @@ def server(lab, request):
 def test_issue(lab, server, pebble, installation, steer):
     lego = Lego(installation, pebble)
     watch = Watch(steer)
-    with visitors(lab, server):
+    with visitors(lab, server, steer.plane):
         lego.issue(NAMES, watch=watch)
     issuer, names = pebble.describe(lego.certificate(NAMES))
     assert "Pebble Intermediate CA" in issuer and names == set(NAMES)
