@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The guard: the two programs that are attached to devices. They adopt, hold what the client sends in
- * the gap, and keep back what it must not hear. Part of handoff.bpf.c.
+ * The guard: two programs that are attached to devices, and one to the old socket. They adopt, hold what
+ * the client sends in the gap, and keep back what it must not hear. Part of handoff.bpf.c.
  */
 #ifndef GUARD_H
 #define GUARD_H
 
 #include "handoff_common.h"
 
-/* A TCP packet as both attached programs need it. */
+/* Where a program sees packets: what skb->data points to is different. */
+enum place {
+	AT_DEVICE, /* the link header, if the device has one; headers may be in fragments */
+	AT_SOCKET, /* the TCP header; all headers are linear */
+};
+
+/* A TCP packet as the attached programs need it. */
 struct packet {
 	struct flow_key key;
 	__u32 len;	  /* from the IP header on */
@@ -16,12 +22,31 @@ struct packet {
 	struct tcphdr tcp;
 };
 
+/* Where the IP header is, from skb->data on: behind the link header. */
+static __always_inline __u32 ip_offset(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+
+	return BPF_CORE_READ(kernel_skb, head) + BPF_CORE_READ(kernel_skb, network_header) -
+	       BPF_CORE_READ(kernel_skb, data);
+}
+
+/* Reads @len bytes of a packet's headers from @offset behind the beginning of its IP header. */
+static __always_inline long header_read(struct __sk_buff *skb, enum place place, __u32 offset,
+					void *to, __u32 len)
+{
+	/* Reads linear packets only. */
+	if (place == AT_SOCKET)
+		return bpf_skb_load_bytes_relative(skb, offset, to, len, BPF_HDR_START_NET);
+	return bpf_skb_load_bytes(skb, ip_offset(skb) + offset, to, len);
+}
+
 /*
- * Reads a packet's addresses and TCP header, relative to the network header: devices without a link
- * header are the same. @ingress: we are the destination. False: not TCP, a fragment, or TCP behind an
- * IPv6 extension header; no connection is guarded on such.
+ * Reads a packet's addresses and TCP header. @ingress: we are the destination. False: not TCP, a
+ * fragment, or TCP behind an IPv6 extension header; no connection is guarded on such.
  */
-static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, struct packet *packet)
+static __always_inline bool packet_read(struct __sk_buff *skb, enum place place, bool ingress,
+					struct packet *packet)
 {
 	__u8 *source = ingress ? packet->key.remote : packet->key.local;
 	__u8 *dest = ingress ? packet->key.local : packet->key.remote;
@@ -30,8 +55,8 @@ static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, str
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
 
-		if (bpf_skb_load_bytes_relative(skb, 0, &ip, sizeof(ip), BPF_HDR_START_NET) ||
-		    ip.protocol != IPPROTO_TCP || (ip.frag_off & bpf_htons(0x3fff)))
+		if (header_read(skb, place, 0, &ip, sizeof(ip)) || ip.protocol != IPPROTO_TCP ||
+		    (ip.frag_off & bpf_htons(0x3fff)))
 			return false;
 		*(__u16 *)(source + 10) = 0xffff;
 		*(__u16 *)(dest + 10) = 0xffff;
@@ -42,8 +67,7 @@ static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, str
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr ip6;
 
-		if (bpf_skb_load_bytes_relative(skb, 0, &ip6, sizeof(ip6), BPF_HDR_START_NET) ||
-		    ip6.nexthdr != IPPROTO_TCP)
+		if (header_read(skb, place, 0, &ip6, sizeof(ip6)) || ip6.nexthdr != IPPROTO_TCP)
 			return false;
 		__builtin_memcpy(source, &ip6.saddr, 16);
 		__builtin_memcpy(dest, &ip6.daddr, 16);
@@ -52,8 +76,7 @@ static __always_inline bool packet_read(struct __sk_buff *skb, bool ingress, str
 	} else {
 		return false;
 	}
-	if (bpf_skb_load_bytes_relative(skb, offset, &packet->tcp, sizeof(packet->tcp),
-					BPF_HDR_START_NET))
+	if (header_read(skb, place, offset, &packet->tcp, sizeof(packet->tcp)))
 		return false;
 	packet->header_len = offset + packet->tcp.doff * 4;
 	packet->key.remote_port = ingress ? packet->tcp.source : packet->tcp.dest;
@@ -134,7 +157,7 @@ struct holding {
 	struct packet *packet;
 	struct guard *guard;
 	struct held *piece;
-	__u32 start; /* of the IP header in the skb */
+	__u32 start; /* of the payload, from skb->data on */
 	bool done;
 };
 
@@ -152,7 +175,7 @@ static long hold_piece(__u32 i, struct holding *holding)
 		return 1;
 	if (n > HELD_PIECE)
 		n = HELD_PIECE;
-	if (n > 0 && bpf_skb_load_bytes(holding->skb, holding->start + header_len + offset,
+	if (n > 0 && bpf_skb_load_bytes(holding->skb, holding->start + offset,
 					piece->packet + header_len, n))
 		return 1;
 	piece->offset = offset;
@@ -169,7 +192,8 @@ static long hold_piece(__u32 i, struct holding *holding)
  * Keeps a copy of what the client sends in the gap. A packet that was merged (GRO, or a sender's GSO on
  * this host) is kept in pieces that can be injected. False: no room for all of it.
  */
-static __always_inline bool hold(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
+static __always_inline bool hold(struct __sk_buff *skb, enum place place, struct packet *packet,
+				 struct guard *guard)
 {
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
 	struct holding holding = { .skb = skb, .packet = packet, .guard = guard };
@@ -180,11 +204,9 @@ static __always_inline bool hold(struct __sk_buff *skb, struct packet *packet, s
 	piece = bpf_map_lookup_elem(&held_scratch, &zero);
 	if (!piece || header_len < 40 || header_len > 120 || packet->len < header_len)
 		return false;
-	/* bpf_skb_load_bytes_relative() reads linear packets only. */
-	holding.start = BPF_CORE_READ(kernel_skb, head) +
-			BPF_CORE_READ(kernel_skb, network_header) - BPF_CORE_READ(kernel_skb, data);
-	if (bpf_skb_load_bytes(skb, holding.start, piece->packet, header_len))
+	if (header_read(skb, place, 0, piece->packet, header_len))
 		return false;
+	holding.start = place == AT_SOCKET ? packet->tcp.doff * 4 : ip_offset(skb) + header_len;
 	piece->cookie = guard->cookie;
 	piece->no_checksum =
 		skb->gso_segs > 1 ||
@@ -216,6 +238,24 @@ static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
+/*
+ * Attached to the old socket before the last look at what it has: a packet that was on its way from
+ * guard_ingress to the socket when the guard entry appeared is held like those that come later.
+ */
+SEC("socket")
+int guard_socket(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct guard *guard;
+
+	if (!packet_read(skb, AT_SOCKET, true, &packet))
+		return skb->len;
+	guard = bpf_map_lookup_elem(&guards, &packet.key);
+	if (!guard || !hold(skb, AT_SOCKET, &packet, guard))
+		return skb->len;
+	return 0;
+}
+
 SEC("tc")
 int guard_ingress(struct __sk_buff *skb)
 {
@@ -231,7 +271,7 @@ int guard_ingress(struct __sk_buff *skb)
 	}
 	if (!ours && !parked && n_guards == 0)
 		return TCX_NEXT;
-	if (!packet_read(skb, true, &packet))
+	if (!packet_read(skb, AT_DEVICE, true, &packet))
 		return TCX_NEXT;
 	guard = bpf_map_lookup_elem(&guards, &packet.key);
 	if (ours) {
@@ -244,7 +284,7 @@ int guard_ingress(struct __sk_buff *skb)
 		count(COUNTER_STALE);
 		return TCX_DROP;
 	}
-	if (guard && !parked && hold(skb, &packet, guard))
+	if (guard && !parked && hold(skb, AT_DEVICE, &packet, guard))
 		return TCX_DROP;
 	if (guard)
 		return park(skb, guard, parked);
@@ -272,7 +312,7 @@ int guard_egress(struct __sk_buff *skb)
 
 	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
 		return TCX_NEXT;
-	if (!packet_read(skb, false, &packet))
+	if (!packet_read(skb, AT_DEVICE, false, &packet))
 		return TCX_NEXT;
 	/*
 	 * The new socket's packets are told by their owner. A reset for a packet that found no

@@ -8,15 +8,16 @@
  *   (the process lets the old socket go: TCP_REPAIR and close())
  *   handoff_inject  sends the client's bytes in once more, as segments from the wire;
  *   handoff_commit  is the new socket there, and has it all? Then the guard entry goes.
- * and two are attached to the devices that such connections use (guard.h):
+ * and three are attached (guard.h), two of them to the devices that such connections use:
  *   guard_ingress   gives the first replayed segment to the target's listener, which makes an
  *                   established socket of it, and holds back what the client sends meanwhile;
  *   guard_egress    holds back what would tell the client otherwise: resets, and the old socket's
- *                   acknowledgements of bytes that it takes with it.
+ *                   acknowledgements of bytes that it takes with it;
+ *   guard_socket    holds, at the old socket, what had passed guard_ingress by then.
  * handoff_preflight asks the first question alone, for a window that is about to be opened.
  *
  * A connection has a guard entry exactly while it is in neither socket. Connections without one
- * pass both attached programs untouched.
+ * pass all of them untouched.
  */
 #include "guard.h"
 #include "handoff_common.h"

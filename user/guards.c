@@ -228,6 +228,16 @@ int guards_inject(struct guards *guards, const struct guards_device *device, con
 	return answer == 0 ? 0 : -EIO;
 }
 
+int guards_socket(struct guards *guards, int fd, bool on)
+{
+	int program = bpf_program__fd(guards->bpf->progs.guard_socket);
+
+	if (setsockopt(fd, SOL_SOCKET, on ? SO_ATTACH_BPF : SO_DETACH_BPF, &program,
+		       sizeof(program)) < 0)
+		return -errno;
+	return 0;
+}
+
 int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,
 		     struct held *ret_held)
 {

@@ -4,7 +4,8 @@
  *
  *   seize    the kernel's side checks target and connection, and freezes it: from here a guard
  *            entry holds back what the client sends and what the old socket would answer.
- *   peek     all bytes that the old socket has acknowledged: only we have them now.
+ *   peek     all bytes that the old socket has acknowledged: only we have them now. What reaches it
+ *            later is held at its door.
  *   let go   TCP_REPAIR and close(): the old socket goes without FIN or RST. The way back ends here:
  *            whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over.
  *   replay   the first segment is injected, and guard_ingress gives it to the target's listener. The
@@ -493,11 +494,14 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == STATE_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
-	err = repair(fd, TCP_REPAIR_ON);
+	err = guards_socket(worker->guards, fd, true);
+	if (!err)
+		err = repair(fd, TCP_REPAIR_ON);
 	if (!err)
 		err = peek(worker, job, fd);
 	if (err) {
 		repair(fd, TCP_REPAIR_OFF_NO_WP);
+		guards_socket(worker->guards, fd, false);
 		unfreeze(worker, job);
 		job->result = SEIZE_STATE;
 		return err == -ECONNRESET || err == -EPIPE ? HANDOFF_GONE : HANDOFF_REFUSED;
