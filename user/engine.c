@@ -63,6 +63,32 @@ static int start_loops(struct engine *engine, struct routes *routes, unsigned n,
 	return 0;
 }
 
+/* Without it everything is relayed. */
+static void *load_guards(void *arg)
+{
+	struct engine *engine = arg;
+
+	if (guards_new(&engine->guards, engine->no_handoff, sizeof(engine->no_handoff)) < 0)
+		engine->guards = NULL;
+	return NULL;
+}
+
+/* Both objects at once: most of the time goes into reading the kernel's BTF, for each anew. */
+static int load(struct engine *engine, unsigned n_workers, char *error, size_t error_size)
+{
+	pthread_t thread;
+	int no_thread = pthread_create(&thread, NULL, load_guards, engine);
+	int err = steer_new(n_workers, &engine->steer, error, error_size);
+
+	if (no_thread)
+		load_guards(engine);
+	else
+		pthread_join(thread, NULL);
+	if (!err && !engine->guards)
+		log_info("%s; connections are relayed", engine->no_handoff);
+	return err;
+}
+
 int engine_new(struct routes *routes, unsigned n_workers, int notify_fd,
 	       struct engine **ret_engine, char *error, size_t error_size)
 {
@@ -74,12 +100,9 @@ int engine_new(struct routes *routes, unsigned n_workers, int notify_fd,
 		return -ENOMEM;
 	}
 	n_workers = MIN(n_workers, STEER_MAX_SNIFFERS);
-	err = steer_new(n_workers, &engine->steer, error, error_size);
+	err = load(engine, n_workers, error, error_size);
 	if (err)
 		goto fail;
-	/* Without it everything is relayed. */
-	if (guards_new(&engine->guards, engine->no_handoff, sizeof(engine->no_handoff)) < 0)
-		log_info("%s; connections are relayed", engine->no_handoff);
 	err = start_loops(engine, routes, n_workers, notify_fd, error, error_size);
 	if (err)
 		goto fail;
