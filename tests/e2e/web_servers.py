@@ -9,10 +9,15 @@ import json
 import os
 import shutil
 import signal
+import socket
+import threading
 
 import documented
 from lab import sh, wait_until
 from servers import SMALL, make_cert
+
+SO_RCVBUFFORCE = 33
+SYSLOG_BUFFER = 16 << 20
 
 
 class WebServer:
@@ -142,7 +147,7 @@ listen page
 
     def configure(self):
         text = open("/etc/haproxy/haproxy.cfg", encoding="utf-8").read()
-        for old, new in (("log /dev/log\tlocal0\n", "log stdout format raw local0\n"),
+        for old, new in (("log /dev/log\tlocal0\n", f"log 127.0.0.1:{self._syslog()} local0\n"),
                          ("\tlog /dev/log\tlocal1 notice\n", ""), ("\tdaemon\n", ""),
                          ("/run/haproxy/admin.sock", self.dir / "admin.sock")):
             assert old in text, old
@@ -151,15 +156,29 @@ listen page
         (self.dir / "haproxy.cfg").write_text(text)
         return ["haproxy", "-db", "-f", self.dir / "haproxy.cfg"], {}
 
-    def log_position(self):
-        self.log = self.process.out
-        return super().log_position()
+    def _syslog(self):
+        """The port of a syslog of ours. haproxy drops lines that two threads write to a file at once."""
+        def body():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SYSLOG_BUFFER)
+            sock.bind(("127.0.0.1", 0))
+            return sock
+
+        def write():
+            with open(self.log, "ab", buffering=0) as f:
+                while True:
+                    f.write(sock.recv(65536).rstrip() + b"\n")
+
+        sock = self.netns.inside(body)
+        threading.Thread(target=write, daemon=True).start()
+        return sock.getsockname()[1]
 
     @staticmethod
     def peer(line):
         if " https~ " not in line:
             return None
-        address, port = line.split()[0].rsplit(":", 1)
+        # <134>Nov 24 11:10:06 haproxy[4711]: ADDRESS:PORT ...
+        address, port = line.split("]: ", 1)[1].split()[0].rsplit(":", 1)
         return address, int(port)
 
 
