@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The guard: two programs that are attached to devices, and one to the old socket. They adopt, hold what
- * the client sends in the gap, and keep back what it must not hear. Part of handoff.bpf.c.
+ * The guard: two programs that are attached to devices, and one to the old socket. They adopt, hold
+ * what the client sends in the gap, and keep back what it must not hear. Part of handoff.bpf.c.
  */
 #ifndef GUARD_H
 #define GUARD_H
@@ -102,17 +102,16 @@ static __always_inline void attrs_fill(struct bpf_tcp_req_attrs *attrs, const st
 }
 
 /* Gives the first replayed segment to @listener, which makes the new socket of it. Releases it. */
-#define ADOPT_ON(listener)                                                                         \
-	({                                                                                         \
-		struct tcp_sock *_tp = (listener)->state == STATE_LISTEN ?                         \
-					       bpf_skc_to_tcp_sock(listener) :                     \
-					       NULL;                                               \
-		int _err = -2 /* ENOENT */;                                                        \
-		if (_tp)                                                                           \
-			_err = bpf_sk_assign_tcp_reqsk(skb, (struct sock *)_tp, &attrs,            \
-						       sizeof(attrs));                             \
-		bpf_sk_release(listener);                                                          \
-		_err;                                                                              \
+#define ADOPT_ON(listener)                                                                        \
+	({                                                                                        \
+		struct tcp_sock *_tp =                                                            \
+			(listener)->state == STATE_LISTEN ? bpf_skc_to_tcp_sock(listener) : NULL; \
+		int _err = -2 /* ENOENT */;                                                       \
+		if (_tp)                                                                          \
+			_err = bpf_sk_assign_tcp_reqsk(skb, (struct sock *)_tp, &attrs,           \
+						       sizeof(attrs));                            \
+		bpf_sk_release(listener);                                                         \
+		_err;                                                                             \
 	})
 
 static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
@@ -121,7 +120,8 @@ static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, s
 	struct bpf_sock *sk;
 	int err = -2; /* ENOENT */
 
-	/* Injected twice: perhaps the first made the socket, and this is a repeated segment to it. */
+	/* Injected twice: perhaps the first made the socket, and this is a repeated segment to it.
+	 */
 	sk = guard->seen ? connection_lookup(skb, &packet->key) : NULL;
 	if (sk) {
 		__u32 state = sk->state;
@@ -189,8 +189,8 @@ static long hold_piece(__u32 i, struct holding *holding)
 }
 
 /*
- * Keeps a copy of what the client sends in the gap. A packet that was merged (GRO, or a sender's GSO on
- * this host) is kept in pieces that can be injected. False: no room for all of it.
+ * Keeps a copy of what the client sends in the gap. A packet that was merged (GRO, or a sender's
+ * GSO on this host) is kept in pieces that can be injected. False: no room for all of it.
  */
 static __always_inline bool hold(struct __sk_buff *skb, enum place place, struct packet *packet,
 				 struct guard *guard)
@@ -316,7 +316,8 @@ int guard_egress(struct __sk_buff *skb)
 		return TCX_NEXT;
 	/*
 	 * The new socket's packets are told by their owner. A reset for a packet that found no
-	 * connection is owned by the kernel's own raw socket or, from Linux 6.13 on, by the listener.
+	 * connection is owned by the kernel's own raw socket or, from Linux 6.13 on, by the
+	 * listener.
 	 */
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
 	if (sk && (sk->type != SOCK_STREAM || sk->state == STATE_LISTEN))

@@ -3,9 +3,8 @@
  * Hand-off: moving a live TCP connection from the sniffer's socket to another listener.
  *
  * The process runs four programs by BPF_PROG_TEST_RUN, in this order for one connection:
- *   handoff_seize   is the target able to take it? If so freeze: publish a guard entry, and read all
- *                   that the new socket has to know;
- *   (the process lets the old socket go: TCP_REPAIR and close())
+ *   handoff_seize   is the target able to take it? If so freeze: publish a guard entry, and read
+ * all that the new socket has to know; (the process lets the old socket go: TCP_REPAIR and close())
  *   handoff_inject  sends the client's bytes in once more, as segments from the wire;
  *   handoff_commit  is the new socket there, and has it all? Then the guard entry goes.
  * and three are attached (guard.h), two of them to the devices that such connections use:
@@ -134,7 +133,8 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 		return SEIZE_GONE;
 	if (tp->snd_una != tp->snd_nxt)
 		return SEIZE_STATE;
-	/* The test-run is made on the device where packets come in: listeners can be bound to one. */
+	/* The test-run is made on the device where packets come in: listeners can be bound to one.
+	 */
 	if (in != on || !bpf_map_lookup_elem(&guarded_devices, &in) ||
 	    (out && !bpf_map_lookup_elem(&guarded_devices, &out)))
 		return SEIZE_DEVICE;
@@ -143,9 +143,8 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 	return SEIZE_OK;
 }
 
-static __always_inline enum seize_result connection_seize(struct __sk_buff *skb,
-							  struct seize_block *block,
-							  struct tcp_sock *tp)
+static __always_inline enum seize_result
+connection_seize(struct __sk_buff *skb, struct seize_block *block, struct tcp_sock *tp)
 {
 	struct guard *guard = &block->guard;
 	enum seize_result result = connection_check(block, tp);
@@ -202,9 +201,8 @@ int handoff_inject(struct __sk_buff *skb)
 }
 
 /* Looks at the socket that the connection has now; returns a COMMIT_ result. */
-static __always_inline enum commit_result child_check(struct __sk_buff *skb,
-						      struct commit_block *block,
-						      struct guard *guard)
+static __always_inline enum commit_result
+child_check(struct __sk_buff *skb, struct commit_block *block, struct guard *guard)
 {
 	/* It may have answered and gone already: then it has sent something. */
 	enum commit_result none = child_seen(guard) ? COMMIT_DONE : COMMIT_NO_CHILD;

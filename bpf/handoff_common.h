@@ -16,15 +16,15 @@
 #include "kernel_types.h"
 #include "steer_shared.h"
 
-#define AF_INET	     2
-#define TCX_NEXT     (-1) /* enum tcx_action_base, Linux 6.6 */
-#define TCX_DROP     2
-#define SOCK_STREAM  1
+#define AF_INET		 2
+#define TCX_NEXT	 (-1) /* enum tcx_action_base, Linux 6.6 */
+#define TCX_DROP	 2
+#define SOCK_STREAM	 1
 #define CHECKSUM_PARTIAL 3
-#define ECN_MODE     0x01 /* tcp_sock.ecn_flags: RFC 3168 was agreed on */
-#define ECN_ACCURATE 0x10 /* AccECN was: the kfunc can't make such a socket */
-#define MSS_MIN_V4   536  /* bpf_sk_assign_tcp_reqsk(): TCP_MSS_DEFAULT */
-#define MSS_MIN_V6   1220 /* IPV6_MIN_MTU - 60 */
+#define ECN_MODE	 0x01 /* tcp_sock.ecn_flags: RFC 3168 was agreed on */
+#define ECN_ACCURATE	 0x10 /* AccECN was: the kfunc can't make such a socket */
+#define MSS_MIN_V4	 536  /* bpf_sk_assign_tcp_reqsk(): TCP_MSS_DEFAULT */
+#define MSS_MIN_V6	 1220 /* IPV6_MIN_MTU - 60 */
 
 /* include/net/tcp_states.h */
 #define STATE_ESTABLISHED  1
@@ -123,8 +123,9 @@ static __always_inline bool is_v4(const __u8 addr[16])
 }
 
 /* Fills in a look-up tuple; returns its size, which tells the helper the family. */
-static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4, const __u8 remote[16],
-					__be16 remote_port, const __u8 local[16], __be16 local_port)
+static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4,
+					const __u8 remote[16], __be16 remote_port,
+					const __u8 local[16], __be16 local_port)
 {
 	if (v4) {
 		tuple->ipv4.saddr = *(const __u32 *)(remote + 12);
@@ -145,8 +146,8 @@ static __always_inline struct bpf_sock *connection_lookup(struct __sk_buff *skb,
 							  const struct flow_key *key)
 {
 	struct bpf_sock_tuple tuple = {};
-	__u32 size = tuple_fill(&tuple, is_v4(key->local), key->remote, key->remote_port, key->local,
-				key->local_port);
+	__u32 size = tuple_fill(&tuple, is_v4(key->local), key->remote, key->remote_port,
+				key->local, key->local_port);
 
 	return bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }

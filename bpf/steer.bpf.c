@@ -2,12 +2,12 @@
 /*
  * The decision: does this new connection go to a sniffer?
  *
- * An sk_lookup program sees each packet for which the kernel looks for a listening TCP socket: SYNs,
- * in practice. It steers while the port's lease has not run out, and in every other case and every
- * doubt it returns SK_PASS without a choice, which is what happens when it is not there at all.
- * The lease is one 64-bit number that the process renews several times a second: a process that is
- * stopped, starved or stuck loses the port within a second, and one that dies takes the program's
- * link with it.
+ * An sk_lookup program sees each packet for which the kernel looks for a listening TCP socket:
+ * SYNs, in practice. It steers while the port's lease has not run out, and in every other case and
+ * every doubt it returns SK_PASS without a choice, which is what happens when it is not there at
+ * all. The lease is one 64-bit number that the process renews several times a second: a process
+ * that is stopped, starved or stuck loses the port within a second, and one that dies takes the
+ * program's link with it.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -71,7 +71,8 @@ static __always_inline bool is_relay_source(const struct bpf_sk_lookup *ctx, __u
 
 	if (ctx->family == AF_INET) {
 		source.addr[2] = bpf_htonl(0xffff);
-		/* volatile: or the compiler makes one load of both branches, at an address it computed */
+		/* volatile: or the compiler makes one load of both branches, at an address it
+		 * computed */
 		source.addr[3] = *(const volatile __u32 *)&ctx->remote_ip4;
 	} else {
 		source.addr[0] = ctx->remote_ip6[0];
@@ -84,8 +85,8 @@ static __always_inline bool is_relay_source(const struct bpf_sk_lookup *ctx, __u
 }
 
 /*
- * Is the process behind with this sniffer? Long before its accept queue, which net.core.somaxconn can
- * keep short, is full: handshakes that have begun will want a place in it.
+ * Is the process behind with this sniffer? Long before its accept queue, which net.core.somaxconn
+ * can keep short, is full: handshakes that have begun will want a place in it.
  */
 static __always_inline bool is_behind(const struct sock *sniffer)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the BPF programs and the process agree on: map keys and values, test-run blocks, counters. */
+/* What the BPF programs and the process agree on: map keys and values, test-run blocks, counters.
+ */
 #ifndef STEER_SHARED_H
 #define STEER_SHARED_H
 
@@ -24,14 +25,15 @@
  * which clears it. No packet from the wire has a mark when it gets there.
  */
 #define MARK_INJECT 0xac3e0000u
-/* The same for what was held: the client's own packet, good for whoever has the connection by then. */
-#define MARK_HELD   0xac3e0001u
+/* The same for what was held: the client's own packet, good for whoever has the connection by then.
+ */
+#define MARK_HELD 0xac3e0001u
 /*
  * The same for packets of a guarded connection that are not held, and go round instead:
  * the low 16 bits count the rounds.
  */
-#define MARK_PARK   0xac3f0000u
-#define MARK_MASK   0xffff0000u
+#define MARK_PARK 0xac3f0000u
+#define MARK_MASK 0xffff0000u
 
 /*
  * Rounds before a parked packet is dropped (TCP repeats it). A round is some 0.3 microseconds of
@@ -70,33 +72,34 @@ enum parking {
 
 /* A connection that is in neither socket, or about to be. */
 struct guard {
-	__u64 cookie;	    /* SO_COOKIE of the socket that lets go; its late packets are told apart by it */
-	__u64 child_of;	    /* the same number once the new socket has sent something */
-	__u32 rcv_nxt;	    /* frozen: nothing beyond may be acknowledged by that socket */
-	__u32 first_seq;    /* the replay's first sequence number */
-	__u32 snd_nxt;	    /* the old socket's: where a reset of the connection would stand */
-	__u32 ts_recent;    /* newest timestamp value from the client */
-	__u32 tsoffset;	    /* of the socket's own timestamps, in their unit */
-	__u32 n_held;	    /* packets in the map of held packets, more if some found no room */
-	__u8 target[16];    /* address to look the listener up by, v4-mapped */
+	__u64 cookie; /* SO_COOKIE of the socket that lets go; its late packets are told apart by it
+		       */
+	__u64 child_of;	 /* the same number once the new socket has sent something */
+	__u32 rcv_nxt;	 /* frozen: nothing beyond may be acknowledged by that socket */
+	__u32 first_seq; /* the replay's first sequence number */
+	__u32 snd_nxt;	 /* the old socket's: where a reset of the connection would stand */
+	__u32 ts_recent; /* newest timestamp value from the client */
+	__u32 tsoffset;	 /* of the socket's own timestamps, in their unit */
+	__u32 n_held;	 /* packets in the map of held packets, more if some found no room */
+	__u8 target[16]; /* address to look the listener up by, v4-mapped */
 	__be16 target_port;
-	__u16 mss;	    /* the client's MSS */
+	__u16 mss; /* the client's MSS */
 	__u8 snd_wscale;
 	__u8 rcv_wscale;
-	__u8 options;	    /* OPTION_* */
-	__u8 parking;	    /* enum parking */
-	__u32 seen;	    /* first segments that the tcx program has looked at */
-	__s32 adopt_error;  /* of the last one: 0 or the kfunc's -errno, -ENOENT: no listener */
-	__u32 to_sniffer;   /* adopt back: the target's listener is gone */
-	__u32 sniffer;	    /* index into the sniffers, for that */
+	__u8 options;	   /* OPTION_* */
+	__u8 parking;	   /* enum parking */
+	__u32 seen;	   /* first segments that the tcx program has looked at */
+	__s32 adopt_error; /* of the last one: 0 or the kfunc's -errno, -ENOENT: no listener */
+	__u32 to_sniffer;  /* adopt back: the target's listener is gone */
+	__u32 sniffer;	   /* index into the sniffers, for that */
 };
 
 /* Packets, or pieces, of one connection that are held: more than a first receive window. */
 #define HELD_PER_GUARD 128
 /* Of all connections. */
-#define HELD_MAX       4096
+#define HELD_MAX 4096
 /* A packet that the kernel has merged of several is held in pieces with so much payload. */
-#define HELD_PIECE     1400
+#define HELD_PIECE 1400
 
 struct held_key {
 	struct flow_key flow;
@@ -105,12 +108,13 @@ struct held_key {
 
 /* A packet from the client that came in the gap, or a piece of one: the new socket gets it. */
 struct held {
-	__u64 cookie;	   /* guard.cookie: which connection of that name */
-	__u32 offset;	   /* of this piece's payload in the whole packet's */
-	__u16 len;	   /* bytes of packet */
-	__u8 more;	   /* pieces follow; the headers are the whole packet's */
-	__u8 no_checksum;  /* it came from this host, or was merged: its TCP checksum is not there */
-	__u8 packet[1584]; /* from the IP header on: what an Ethernet device carries, and some more */
+	__u64 cookie;	  /* guard.cookie: which connection of that name */
+	__u32 offset;	  /* of this piece's payload in the whole packet's */
+	__u16 len;	  /* bytes of packet */
+	__u8 more;	  /* pieces follow; the headers are the whole packet's */
+	__u8 no_checksum; /* it came from this host, or was merged: its TCP checksum is not there */
+	__u8 packet[1584]; /* from the IP header on: what an Ethernet device carries, and some more
+			    */
 };
 
 /* A connection that was handed off a moment ago. */
@@ -125,18 +129,18 @@ struct released {
 
 enum seize_result {
 	SEIZE_OK,
-	SEIZE_GONE,	       /* no such connection any more */
-	SEIZE_STATE,	       /* not in a state to be moved (something in flight, AccECN ...) */
-	SEIZE_UNORDERED,       /* segments wait out of order; soon they won't */
-	SEIZE_DEVICE,	       /* a device it uses is not guarded yet: ret.ifindex, ret.ifindex_out */
-	SEIZE_NO_LISTENER,     /* nobody listens at the target */
-	SEIZE_QUEUE_FULL,      /* the target's accept queue is full */
-	SEIZE_MPTCP,	       /* the target's listener is MPTCP */
-	SEIZE_FAMILY,	       /* an IPv6 client and a listener for IPv4 only */
-	SEIZE_MSS,	       /* the client's MSS is below what the kernel adopts */
-	SEIZE_SYNCOOKIES,      /* net.ipv4.tcp_syncookies is 0 */
-	SEIZE_OPTIONS,	       /* sysctls no longer permit an option that was negotiated */
-	SEIZE_FULL,	       /* no room for another guard entry */
+	SEIZE_GONE,	   /* no such connection any more */
+	SEIZE_STATE,	   /* not in a state to be moved (something in flight, AccECN ...) */
+	SEIZE_UNORDERED,   /* segments wait out of order; soon they won't */
+	SEIZE_DEVICE,	   /* a device it uses is not guarded yet: ret.ifindex, ret.ifindex_out */
+	SEIZE_NO_LISTENER, /* nobody listens at the target */
+	SEIZE_QUEUE_FULL,  /* the target's accept queue is full */
+	SEIZE_MPTCP,	   /* the target's listener is MPTCP */
+	SEIZE_FAMILY,	   /* an IPv6 client and a listener for IPv4 only */
+	SEIZE_MSS,	   /* the client's MSS is below what the kernel adopts */
+	SEIZE_SYNCOOKIES,  /* net.ipv4.tcp_syncookies is 0 */
+	SEIZE_OPTIONS,	   /* sysctls no longer permit an option that was negotiated */
+	SEIZE_FULL,	   /* no room for another guard entry */
 	SEIZE_RESULTS
 };
 
@@ -150,20 +154,20 @@ struct run_header {
 struct seize_block {
 	struct run_header header;
 	struct flow_key key;
-	__u32 ifindex;	   /* in: the device the test-run is made on; out: where packets come in */
+	__u32 ifindex; /* in: the device the test-run is made on; out: where packets come in */
 	__u64 cookie;
 	struct guard guard; /* in: target, sniffer; out: all of it */
-	__u32 result;	   /* enum seize_result; the rest is written from here on */
-	__u32 ifindex_out; /* where packets go out; 0: not known yet */
-	__u32 snd_wnd;	   /* bytes, unscaled */
-	__u32 state;	   /* TCP_ESTABLISHED or TCP_CLOSE_WAIT */
+	__u32 result;	    /* enum seize_result; the rest is written from here on */
+	__u32 ifindex_out;  /* where packets go out; 0: not known yet */
+	__u32 snd_wnd;	    /* bytes, unscaled */
+	__u32 state;	    /* TCP_ESTABLISHED or TCP_CLOSE_WAIT */
 };
 
 enum commit_result {
-	COMMIT_DONE,	   /* the new socket has everything; the guard entry is gone */
-	COMMIT_HELD,	   /* the same, but packets are held, and so the guard entry is still there */
-	COMMIT_NO_GUARD,   /* there is no such entry */
-	COMMIT_NO_CHILD,   /* not there yet */
+	COMMIT_DONE,	 /* the new socket has everything; the guard entry is gone */
+	COMMIT_HELD,	 /* the same, but packets are held, and so the guard entry is still there */
+	COMMIT_NO_GUARD, /* there is no such entry */
+	COMMIT_NO_CHILD, /* not there yet */
 	COMMIT_INCOMPLETE, /* there, but part of the bytes is still with us */
 };
 
@@ -204,6 +208,7 @@ struct queue_block {
 	__u32 found;
 };
 
+/* clang-format off */
 /* Per-CPU counters of steer.bpf.c. */
 #define STEER_COUNTERS(X)                                                                         \
 	X(STEERED, "steered", "new connections given to a sniffer")                               \
@@ -212,7 +217,9 @@ struct queue_block {
 	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
 	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
 	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")
+/* clang-format on */
 
+/* clang-format off */
 /* Per-CPU counters of handoff.bpf.c. */
 #define GUARD_COUNTERS(X)                                                                         \
 	X(ADOPTED, "adopted", "first segments given to a listener")                               \
@@ -225,6 +232,7 @@ struct queue_block {
 	X(LATE_RST, "held_late_rst", "resets held back right behind the gap")                     \
 	X(EGRESS_ACK, "held_ack", "acknowledgements held back in the gap")                        \
 	X(STALE, "stale_segments", "own segments that came too late and were dropped")
+/* clang-format on */
 
 #define COUNTER_ENUM(id, name, text) COUNTER_##id,
 enum steer_counter { STEER_COUNTERS(COUNTER_ENUM) STEER_COUNTER_COUNT };

@@ -3,13 +3,14 @@
  * TLS connections that ask for acme-tls/1.
  *
  *   HANDSHAKING  until the handshake is done, or refused with an alert; ANSWER_HANDSHAKE_NS.
- *   CLOSING      our end is closed, after close_notify or an alert (RFC 8737 section 3: nothing else is sent).
- *                What the client still sends is thrown away until it closes too, since a
- *                close with unread bytes would be a reset that overtakes them; ANSWER_CLOSING_NS.
- *   UNUSED       kept, with its certificate, for the next connection.
+ *   CLOSING      our end is closed, after close_notify or an alert (RFC 8737 section 3: nothing
+ * else is sent). What the client still sends is thrown away until it closes too, since a close with
+ * unread bytes would be a reset that overtakes them; ANSWER_CLOSING_NS. UNUSED       kept, with its
+ * certificate, for the next connection.
  *
- * Each list has the oldest first, and all in it the same time limit, so the first one is the next to end. Memory of
- * connections is never given back before the end, so a late event can't point to nothing.
+ * Each list has the oldest first, and all in it the same time limit, so the first one is the next
+ * to end. Memory of connections is never given back before the end, so a late event can't point to
+ * nothing.
  */
 #include "answer.h"
 
@@ -32,17 +33,17 @@ struct answer {
 	int fd;
 	SSL *ssl;
 	X509 *certificate;
-	bool refused; /* counted already */
+	bool refused;	 /* counted already */
 	uint32_t events; /* that epoll watches */
 	uint64_t deadline_ns;
 	struct answer *previous, *next;
 };
 
 #define COUNTER_NAME(id, name, text) name,
-const char *const answer_counter_names[] = {ANSWER_COUNTERS(COUNTER_NAME)};
+const char *const answer_counter_names[] = { ANSWER_COUNTERS(COUNTER_NAME) };
 _Static_assert(ARRAY_SIZE(answer_counter_names) == ANSWER_COUNTER_COUNT, "a name for each counter");
 
-static const uint8_t acme_alpn[] = {0, 11, 10, 'a', 'c', 'm', 'e', '-', 't', 'l', 's', '/', '1'};
+static const uint8_t acme_alpn[] = { 0, 11, 10, 'a', 'c', 'm', 'e', '-', 't', 'l', 's', '/', '1' };
 
 static void list_append(struct answer_list *list, struct answer *answer)
 {
@@ -89,7 +90,7 @@ static void answer_close(struct answerer *answerer, struct answer *answer)
 
 static void watch(struct answerer *answerer, struct answer *answer, uint32_t events)
 {
-	struct epoll_event event = {.events = events, .data.ptr = answer};
+	struct epoll_event event = { .events = events, .data.ptr = answer };
 	int op = answer->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
 	/* If it fails the connection ends by its deadline. */
@@ -158,7 +159,8 @@ static bool read_sni(SSL *ssl, char ret_sni[NAME_MAX_LEN + 1])
 	const unsigned char *p;
 	size_t len, name_len;
 
-	if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &len) || len < 5 || p[2] != SNI_HOST_NAME)
+	if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &len) || len < 5 ||
+	    p[2] != SNI_HOST_NAME)
 		return false;
 	name_len = (size_t)p[3] << 8 | p[4];
 	if (((size_t)p[0] << 8 | p[1]) != len - 2 || name_len != len - 5 || name_len > NAME_MAX_LEN)
@@ -172,7 +174,8 @@ static bool read_sni(SSL *ssl, char ret_sni[NAME_MAX_LEN + 1])
 	return strlen(ret_sni) == name_len;
 }
 
-static int refuse(struct answerer *answerer, struct answer *answer, enum answer_counter why, int *ret_alert, int alert)
+static int refuse(struct answerer *answerer, struct answer *answer, enum answer_counter why,
+		  int *ret_alert, int alert)
 {
 	answerer->counters[why]++;
 	answer->refused = true;
@@ -190,15 +193,21 @@ static int on_hello(SSL *ssl, int *ret_alert, void *arg)
 	const unsigned char *alpn;
 	size_t alpn_len;
 
-	if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &alpn, &alpn_len) ||
+	if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation,
+				       &alpn, &alpn_len) ||
 	    alpn_len != sizeof(acme_alpn) || memcmp(alpn, acme_alpn, sizeof(acme_alpn)) != 0)
-		return refuse(answerer, answer, ANSWER_OTHER_PROTOCOL, ret_alert, SSL_AD_NO_APPLICATION_PROTOCOL);
+		return refuse(answerer, answer, ANSWER_OTHER_PROTOCOL, ret_alert,
+			      SSL_AD_NO_APPLICATION_PROTOCOL);
 	challenge = read_sni(ssl, sni) ? challenge_set_find(&answerer->challenges, sni) : NULL;
 	if (!challenge)
-		return refuse(answerer, answer, ANSWER_UNKNOWN_NAME, ret_alert, SSL_AD_UNRECOGNIZED_NAME);
-	/* Not used by anybody else: this connection has not sent it yet, earlier ones are closed. */
-	if (certificate_fill(answer->certificate, &challenge->name, challenge->digest, answerer->key) < 0 ||
-	    SSL_use_certificate(ssl, answer->certificate) != 1 || SSL_use_PrivateKey(ssl, answerer->key) != 1) {
+		return refuse(answerer, answer, ANSWER_UNKNOWN_NAME, ret_alert,
+			      SSL_AD_UNRECOGNIZED_NAME);
+	/* Not used by anybody else: this connection has not sent it yet, earlier ones are closed.
+	 */
+	if (certificate_fill(answer->certificate, &challenge->name, challenge->digest,
+			     answerer->key) < 0 ||
+	    SSL_use_certificate(ssl, answer->certificate) != 1 ||
+	    SSL_use_PrivateKey(ssl, answerer->key) != 1) {
 		*ret_alert = SSL_AD_INTERNAL_ERROR;
 		return SSL_CLIENT_HELLO_ERROR;
 	}
@@ -206,8 +215,8 @@ static int on_hello(SSL *ssl, int *ret_alert, void *arg)
 }
 
 /* on_hello() has seen that the client offers this one and no other. */
-static int on_alpn(SSL *ssl, const unsigned char **ret_out, unsigned char *ret_len, const unsigned char *in,
-		   unsigned in_len, void *arg)
+static int on_alpn(SSL *ssl, const unsigned char **ret_out, unsigned char *ret_len,
+		   const unsigned char *in, unsigned in_len, void *arg)
 {
 	*ret_out = in + 1;
 	*ret_len = in[0];
@@ -221,7 +230,8 @@ static SSL_CTX *context_new(struct answerer *answerer)
 	if (!ctx)
 		return NULL;
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	SSL_CTX_set_options(ctx,
+			    SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	SSL_CTX_set_num_tickets(ctx, 0);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_client_hello_cb(ctx, on_hello, answerer);
@@ -311,10 +321,11 @@ uint64_t answer_expire(struct answerer *answerer, uint64_t now_ns)
 	return next_ns;
 }
 
-/* One handshake within this process, so that nothing is loaded or looked up later, when it can't be. */
+/* One handshake within this process, so that nothing is loaded or looked up later, when it can't
+ * be. */
 static int rehearse(struct answerer *answerer)
 {
-	static const struct name name = {.sni = "rehearsal.invalid"};
+	static const struct name name = { .sni = "rehearsal.invalid" };
 	static const uint8_t digest[CHALLENGE_DIGEST];
 	SSL_CTX *client_ctx = SSL_CTX_new(TLS_client_method());
 	SSL *client = client_ctx ? SSL_new(client_ctx) : NULL;
@@ -330,7 +341,8 @@ static int rehearse(struct answerer *answerer)
 	SSL_set_bio(client, ends[0], ends[0]);
 	SSL_set_bio(server, ends[1], ends[1]);
 	SSL_set_app_data(server, answer);
-	if (challenge_set_add(&answerer->challenges, &name, digest, 0, UINT64_MAX, &replaced, error, sizeof(error)) < 0 ||
+	if (challenge_set_add(&answerer->challenges, &name, digest, 0, UINT64_MAX, &replaced, error,
+			      sizeof(error)) < 0 ||
 	    SSL_set_tlsext_host_name(client, name.sni) != 1 ||
 	    SSL_set_alpn_protos(client, acme_alpn + 2, sizeof(acme_alpn) - 2) != 0)
 		goto out;
@@ -353,9 +365,11 @@ int answerer_init(struct answerer *answerer, int epoll_fd, unsigned max_conns)
 {
 	int r;
 
-	*answerer = (struct answerer){.epoll_fd = epoll_fd, .max_conns = MIN(max_conns, ANSWER_MAX_CONNS)};
+	*answerer = (struct answerer){ .epoll_fd = epoll_fd,
+				       .max_conns = MIN(max_conns, ANSWER_MAX_CONNS) };
 	/* No configuration file: it could load modules. */
-	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) != 1)
+	if (OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) !=
+	    1)
 		return -ENOSYS;
 	answerer->key = EVP_EC_gen("P-256");
 	answerer->ctx = context_new(answerer);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* TLS connections that ask for acme-tls/1, each answered by its challenge's certificate. No I/O but theirs. */
+/* TLS connections that ask for acme-tls/1, each answered by its challenge's certificate. No I/O but
+ * theirs. */
 #ifndef ANSWER_H
 #define ANSWER_H
 
@@ -9,7 +10,8 @@
 
 #include "challenge.h"
 
-#define ANSWER_MAX_CONNS    1024 /* at once; the one that has taken longest makes room for a new one */
+#define ANSWER_MAX_CONNS 1024 /* at once; the one that has taken longest makes room for a new one \
+			       */
 #define ANSWER_HANDSHAKE_NS (UINT64_C(10) * 1000000000)
 #define ANSWER_CLOSING_NS   (UINT64_C(2) * 1000000000) /* for the client to close as well */
 
@@ -42,7 +44,8 @@ struct answerer {
 	uint64_t counters[ANSWER_COUNTER_COUNT];
 };
 
-/* Makes the key, loads of OpenSSL all that it will need, and answers one connection to itself. 0 or -errno. */
+/* Makes the key, loads of OpenSSL all that it will need, and answers one connection to itself. 0 or
+ * -errno. */
 int answerer_init(struct answerer *answerer, int epoll_fd, unsigned max_conns);
 void answerer_free(struct answerer *answerer);
 

@@ -34,21 +34,25 @@ const char *bpf_util_remedy(int err)
 	switch (-err) {
 	case EPERM:
 	case EACCES:
-		return "run it as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (a container "
+		return "run it as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (a "
+		       "container "
 		       "needs them added)";
 	case ESRCH:
 	case ENOENT:
 		return "the kernel must have BTF (CONFIG_DEBUG_INFO_BTF: /sys/kernel/btf/vmlinux)";
 	case EINVAL:
 	case EOPNOTSUPP:
-		return "the kernel is too old or built without it (sk_lookup: Linux 5.9 or later with "
+		return "the kernel is too old or built without it (sk_lookup: Linux 5.9 or later "
+		       "with "
 		       "CONFIG_BPF_SYSCALL)";
 	case ENOSYS:
 		return "the kernel has no BPF (CONFIG_BPF_SYSCALL)";
 	case E2BIG:
-		return "too many programs are attached to this network namespace; see `bpftool link`";
+		return "too many programs are attached to this network namespace; see `bpftool "
+		       "link`";
 	case ENOMEM:
-		return "no memory, or RLIMIT_MEMLOCK is too low (kernels before 5.11 count BPF maps)";
+		return "no memory, or RLIMIT_MEMLOCK is too low (kernels before 5.11 count BPF "
+		       "maps)";
 	default:
 		return "see `dmesg` and `bpftool prog`";
 	}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What both BPF wrappers need: libbpf's messages kept quiet, an errno explained, counters summed. */
+/* What both BPF wrappers need: libbpf's messages kept quiet, an errno explained, counters summed.
+ */
 #ifndef BPF_UTIL_H
 #define BPF_UTIL_H
 

@@ -2,9 +2,10 @@
 /*
  * Challenges: digests from text, and the set of those that are answered.
  *
- * Theory of operation: a hash table by name as SNI shows it. Beside it, for each port, how many there are
- * and the latest deadline, which is the port's window's. soonest_ns may be too early, never too
- * late: a removal leaves it as it is, and challenge_set_expire(), which looks through all, sets it right.
+ * Theory of operation: a hash table by name as SNI shows it. Beside it, for each port, how many
+ * there are and the latest deadline, which is the port's window's. soonest_ns may be too early,
+ * never too late: a removal leaves it as it is, and challenge_set_expire(), which looks through
+ * all, sets it right.
  */
 #include "challenge.h"
 
@@ -76,7 +77,8 @@ static bool read_hex(const char *text, size_t stride, uint8_t ret_digest[CHALLEN
 	return true;
 }
 
-int challenge_digest_parse(const char *text, uint8_t ret_digest[CHALLENGE_DIGEST], char *error, size_t error_size)
+int challenge_digest_parse(const char *text, uint8_t ret_digest[CHALLENGE_DIGEST], char *error,
+			   size_t error_size)
 {
 	size_t len = strlen(text);
 	uint8_t digest[CHALLENGE_DIGEST];
@@ -90,17 +92,20 @@ int challenge_digest_parse(const char *text, uint8_t ret_digest[CHALLENGE_DIGEST
 		good = read_hex(text, 3, digest);
 	if (!good && strchr(text, '.'))
 		return refuse(error, error_size, -EINVAL,
-			      "digest: \"%.100s\" looks like a key authorization; give that with --key-authorization", text);
+			      "digest: \"%.100s\" looks like a key authorization; give that with "
+			      "--key-authorization",
+			      text);
 	if (!good)
 		return refuse(error, error_size, -EINVAL,
-			      "digest: \"%.100s\" is no SHA-256; use base64url (43 characters) or hexadecimal (64 digits, colons allowed)",
+			      "digest: \"%.100s\" is no SHA-256; use base64url (43 characters) or "
+			      "hexadecimal (64 digits, colons allowed)",
 			      text);
 	memcpy(ret_digest, digest, sizeof(digest));
 	return 0;
 }
 
-int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLENGE_DIGEST], char *error,
-			size_t error_size)
+int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLENGE_DIGEST],
+			char *error, size_t error_size)
 {
 	size_t token_len = strspn(key_authorization, base64url);
 	const char *thumbprint = key_authorization + token_len + 1;
@@ -111,14 +116,17 @@ int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLE
 	if (token_len == 0 || key_authorization[token_len] != '.' || strlen(thumbprint) != 43 ||
 	    !read_base64url(thumbprint, ignored))
 		return refuse(error, error_size, -EINVAL,
-			      "key-authorization: \"%.100s\" is none; it is the token, a dot, and the account key's thumbprint (43 characters)",
+			      "key-authorization: \"%.100s\" is none; it is the token, a dot, and "
+			      "the account key's thumbprint (43 characters)",
 			      key_authorization);
-	if (EVP_Digest(key_authorization, strlen(key_authorization), ret_digest, &len, EVP_sha256(), NULL) != 1)
+	if (EVP_Digest(key_authorization, strlen(key_authorization), ret_digest, &len, EVP_sha256(),
+		       NULL) != 1)
 		return refuse(error, error_size, -EIO, "key-authorization: OpenSSL can't hash it");
 	return 0;
 }
 
-const char *challenge_digest_format(const uint8_t digest[CHALLENGE_DIGEST], char buf[CHALLENGE_DIGEST_STRLEN])
+const char *challenge_digest_format(const uint8_t digest[CHALLENGE_DIGEST],
+				    char buf[CHALLENGE_DIGEST_STRLEN])
 {
 	uint32_t bits = 0;
 	unsigned n_bits = 0;
@@ -136,7 +144,8 @@ const char *challenge_digest_format(const uint8_t digest[CHALLENGE_DIGEST], char
 
 static size_t bucket_of(const char *sni)
 {
-	uint32_t hash = 2166136261u; /* FNV-1a: only those who may add challenges choose what is in the table */
+	uint32_t hash = 2166136261u; /* FNV-1a: only those who may add challenges choose what is in
+					the table */
 
 	for (; *sni; sni++)
 		hash = (hash ^ (uint8_t)*sni) * 16777619u;
@@ -177,7 +186,7 @@ static void port_add(struct challenge_set *set, const struct challenge *challeng
 
 	if (!port) {
 		port = &set->ports[set->n_ports++];
-		*port = (struct challenge_port){.port = challenge->port};
+		*port = (struct challenge_port){ .port = challenge->port };
 	}
 	port->n++;
 	port_deadline(port, challenge->deadline_ns);
@@ -200,23 +209,27 @@ static void port_remove(struct challenge_set *set, const struct challenge *chall
 			port_deadline(port, c->deadline_ns);
 }
 
-static int check_room(const struct challenge_set *set, const struct challenge *old, uint16_t port, char *error,
-		      size_t error_size)
+static int check_room(const struct challenge_set *set, const struct challenge *old, uint16_t port,
+		      char *error, size_t error_size)
 {
 	bool frees_port = old && port_of(set, old->port)->n == 1;
 
 	if (!old && set->n == CHALLENGE_MAX)
-		return refuse(error, error_size, -ENOSPC,
-			      "%d challenges are there already, which is the most; remove some first", CHALLENGE_MAX);
+		return refuse(
+			error, error_size, -ENOSPC,
+			"%d challenges are there already, which is the most; remove some first",
+			CHALLENGE_MAX);
 	if (!port_of(set, port) && set->n_ports == CHALLENGE_MAX_PORTS && !frees_port)
 		return refuse(error, error_size, -ENOSPC,
-			      "port %u: challenges are on %d ports already, which is the most; remove some first", port,
-			      CHALLENGE_MAX_PORTS);
+			      "port %u: challenges are on %d ports already, which is the most; "
+			      "remove some first",
+			      port, CHALLENGE_MAX_PORTS);
 	return 0;
 }
 
-int challenge_set_add(struct challenge_set *set, const struct name *name, const uint8_t digest[CHALLENGE_DIGEST],
-		      uint16_t port, uint64_t deadline_ns, bool *ret_replaced, char *error, size_t error_size)
+int challenge_set_add(struct challenge_set *set, const struct name *name,
+		      const uint8_t digest[CHALLENGE_DIGEST], uint16_t port, uint64_t deadline_ns,
+		      bool *ret_replaced, char *error, size_t error_size)
 {
 	struct challenge *challenge, *old;
 	int r;
@@ -312,7 +325,8 @@ uint64_t challenge_set_next_deadline(const struct challenge_set *set)
 	return set->n ? set->soonest_ns : UINT64_MAX;
 }
 
-const struct challenge *challenge_set_next(const struct challenge_set *set, const struct challenge *after)
+const struct challenge *challenge_set_next(const struct challenge_set *set,
+					   const struct challenge *after)
 {
 	if (set->n == 0 || (after && after->next))
 		return after ? after->next : NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Challenges: which names the built-in responder answers for, with what, until when. Pure; takes the time. */
+/* Challenges: which names the built-in responder answers for, with what, until when. Pure; takes
+ * the time. */
 #ifndef CHALLENGE_H
 #define CHALLENGE_H
 
@@ -21,7 +22,7 @@ struct challenge {
 	uint8_t digest[CHALLENGE_DIGEST];
 	uint16_t port; /* host order */
 	uint64_t deadline_ns;
-	uint64_t connections; /* for this digest, given to the responder; __atomic, by workers */
+	uint64_t connections;	/* for this digest, given to the responder; __atomic, by workers */
 	struct challenge *next; /* in its bucket */
 };
 
@@ -38,7 +39,7 @@ struct challenge_set {
 	struct challenge **buckets;
 	size_t n;
 	struct challenge_port ports[CHALLENGE_MAX_PORTS];
-	size_t n_ports; /* only ports that have challenges */
+	size_t n_ports;	     /* only ports that have challenges */
 	uint64_t soonest_ns; /* the soonest deadline, or earlier */
 };
 
@@ -47,21 +48,25 @@ struct challenge_set {
  * its padding), or 64 hexadecimal digits, which may have colons between the bytes. Returns 0, or
  * -EINVAL with one line in @error; @ret_digest is untouched then.
  */
-int challenge_digest_parse(const char *text, uint8_t ret_digest[CHALLENGE_DIGEST], char *error, size_t error_size);
+int challenge_digest_parse(const char *text, uint8_t ret_digest[CHALLENGE_DIGEST], char *error,
+			   size_t error_size);
 
 /* The same from a key authorization ("token.thumbprint", RFC 8555 section 8.1), by hashing it. */
-int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLENGE_DIGEST], char *error,
-			size_t error_size);
+int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLENGE_DIGEST],
+			char *error, size_t error_size);
 
 /* Base64url; returns @buf. */
-const char *challenge_digest_format(const uint8_t digest[CHALLENGE_DIGEST], char buf[CHALLENGE_DIGEST_STRLEN]);
+const char *challenge_digest_format(const uint8_t digest[CHALLENGE_DIGEST],
+				    char buf[CHALLENGE_DIGEST_STRLEN]);
 
 /*
  * Adds a challenge. One of the same name is replaced: digest, port and deadline are taken anew.
- * Returns 0, -ENOSPC beyond CHALLENGE_MAX or CHALLENGE_MAX_PORTS, or -ENOMEM, with one line in @error.
+ * Returns 0, -ENOSPC beyond CHALLENGE_MAX or CHALLENGE_MAX_PORTS, or -ENOMEM, with one line in
+ * @error.
  */
-int challenge_set_add(struct challenge_set *set, const struct name *name, const uint8_t digest[CHALLENGE_DIGEST],
-		      uint16_t port, uint64_t deadline_ns, bool *ret_replaced, char *error, size_t error_size);
+int challenge_set_add(struct challenge_set *set, const struct name *name,
+		      const uint8_t digest[CHALLENGE_DIGEST], uint16_t port, uint64_t deadline_ns,
+		      bool *ret_replaced, char *error, size_t error_size);
 
 /* Takes a challenge away by its name as SNI shows it. Returns true when it was there. */
 bool challenge_set_remove(struct challenge_set *set, const char *sni);
@@ -71,7 +76,8 @@ void challenge_set_clear(struct challenge_set *set);
 /* By lower-case SNI. NULL: none. */
 struct challenge *challenge_set_find(const struct challenge_set *set, const char *sni);
 
-/* Takes away all whose deadline is not after @now_ns; tells @gone of each, while it still is there. */
+/* Takes away all whose deadline is not after @now_ns; tells @gone of each, while it still is there.
+ */
 void challenge_set_expire(struct challenge_set *set, uint64_t now_ns,
 			  void (*gone)(void *ctx, const struct challenge *challenge), void *ctx);
 
@@ -79,7 +85,8 @@ void challenge_set_expire(struct challenge_set *set, uint64_t now_ns,
 uint64_t challenge_set_next_deadline(const struct challenge_set *set);
 
 /* Goes through all, in no order: @after NULL gives the first one, the last one gives NULL. */
-const struct challenge *challenge_set_next(const struct challenge_set *set, const struct challenge *after);
+const struct challenge *challenge_set_next(const struct challenge_set *set,
+					   const struct challenge *after);
 
 /* What there is of @port; NULL: nothing. */
 const struct challenge_port *challenge_set_port(const struct challenge_set *set, uint16_t port);

@@ -2,14 +2,15 @@
 /*
  * The resident process's challenges.
  *
- * Theory of operation: the set of challenges is in the routes, where workers look it up. The first challenge of
- * a port opens a window for it, called "challenge:PORT" (a user's window can't be called that), which is open until the
- * latest deadline of the port's challenges; without challenges it is closed. The window takes web server, plane and
- * client address from the port's other windows unless the user gave them with a challenge.
+ * Theory of operation: the set of challenges is in the routes, where workers look it up. The first
+ * challenge of a port opens a window for it, called "challenge:PORT" (a user's window can't be
+ * called that), which is open until the latest deadline of the port's challenges; without
+ * challenges it is closed. The window takes web server, plane and client address from the port's
+ * other windows unless the user gave them with a challenge.
  *
- * Whoever adds a challenge is answered when the responder process has it. If no responder can be started
- * the challenge is taken away again. The last challenge ends the responder, when the engine has given away
- * what was meant for it.
+ * Whoever adds a challenge is answered when the responder process has it. If no responder can be
+ * started the challenge is taken away again. The last challenge ends the responder, when the engine
+ * has given away what was meant for it.
  */
 #include "challenges.h"
 
@@ -44,7 +45,8 @@ void challenges_free(struct resident *resident)
 	keeper_free(resident->challenges.keeper);
 }
 
-static void close_window_if_unused(struct resident *resident, struct ctl_conn *conn, uint16_t port, const char *why)
+static void close_window_if_unused(struct resident *resident, struct ctl_conn *conn, uint16_t port,
+				   const char *why)
 {
 	struct window *window = window_set_built_in(&resident->routes.windows, port);
 	const struct challenge_port *left = challenge_set_port(challenge_set(resident), port);
@@ -99,8 +101,9 @@ static void expire(struct resident *resident, uint64_t now)
 	pthread_rwlock_unlock(&resident->routes.lock);
 	for (size_t i = windows->n; i-- > 0;)
 		if (windows->windows[i]->options.built_in)
-			close_window_if_unused(resident, NULL, windows->windows[i]->options.ports[0],
-					       "closed, its last challenge having reached its deadline");
+			close_window_if_unused(
+				resident, NULL, windows->windows[i]->options.ports[0],
+				"closed, its last challenge having reached its deadline");
 }
 
 /* What a request to add a challenge says. */
@@ -111,7 +114,8 @@ struct addition {
 };
 
 /* 0, or -1 with one line in @error (CTL_MAX_ERROR bytes). */
-static int read_addition(const struct ctl_request *request, struct addition *ret_addition, char *error)
+static int read_addition(const struct ctl_request *request, struct addition *ret_addition,
+			 char *error)
 {
 	struct window_options *options = &ret_addition->options;
 	bool has_name = false, has_digest = false;
@@ -131,7 +135,8 @@ static int read_addition(const struct ctl_request *request, struct addition *ret
 			r = fault ? -1 : 0;
 			has_name = true;
 		} else if (strcmp(key, "digest") == 0) {
-			r = challenge_digest_parse(value, ret_addition->digest, error, CTL_MAX_ERROR);
+			r = challenge_digest_parse(value, ret_addition->digest, error,
+						   CTL_MAX_ERROR);
 			has_digest = true;
 		} else if (strcmp(key, "key-authorization") == 0) {
 			r = challenge_digest_of(value, ret_addition->digest, error, CTL_MAX_ERROR);
@@ -149,7 +154,8 @@ static int read_addition(const struct ctl_request *request, struct addition *ret
 			return -1;
 	}
 	if (!has_name || !has_digest || options->n_ports != 1) {
-		snprintf(error, CTL_MAX_ERROR, "a challenge has a name, a digest or key-authorization, and one port");
+		snprintf(error, CTL_MAX_ERROR,
+			 "a challenge has a name, a digest or key-authorization, and one port");
 		return -1;
 	}
 	snprintf(options->name, sizeof(options->name), "challenge:%u", options->ports[0]);
@@ -176,7 +182,8 @@ static int open_window(struct resident *resident, struct window_options *options
 }
 
 /* Adds it, opens its window, starts the responder. *ret_wait: all but its conn. 0 or -errno. */
-static int add(struct resident *resident, struct addition *addition, struct challenge_wait *ret_wait, char *error)
+static int add(struct resident *resident, struct addition *addition,
+	       struct challenge_wait *ret_wait, char *error)
 {
 	struct challenge_set *set = challenge_set(resident);
 	uint16_t port = addition->options.ports[0];
@@ -194,37 +201,42 @@ static int add(struct resident *resident, struct addition *addition, struct chal
 	pthread_rwlock_wrlock(&resident->routes.lock);
 	resident->routes.built_in = at;
 	r = challenge_set_add(set, &addition->name, addition->digest, port,
-			      now_ns() + addition->options.ttl_s * NSEC_PER_SEC, &ret_wait->replaced, error,
-			      CTL_MAX_ERROR);
+			      now_ns() + addition->options.ttl_s * NSEC_PER_SEC,
+			      &ret_wait->replaced, error, CTL_MAX_ERROR);
 	pthread_rwlock_unlock(&resident->routes.lock);
 	if (r == 0) {
-		ret_wait->ticket = keeper_add(resident->challenges.keeper, &addition->name, addition->digest);
+		ret_wait->ticket =
+			keeper_add(resident->challenges.keeper, &addition->name, addition->digest);
 		ret_wait->name = addition->name;
 	}
 	close_window_if_unused(resident, NULL, port, "closed, its challenge not being added");
 	if (old_port != port)
-		close_window_if_unused(resident, NULL, old_port, "closed, its last challenge having got another port");
+		close_window_if_unused(resident, NULL, old_port,
+				       "closed, its last challenge having got another port");
 	resident_settle(resident);
 	return r;
 }
 
-static void handle_add(struct resident *resident, struct ctl_conn *conn, const struct ctl_request *request)
+static void handle_add(struct resident *resident, struct ctl_conn *conn,
+		       const struct ctl_request *request)
 {
 	struct challenges *challenges = &resident->challenges;
 	_cleanup_free_ struct addition *addition = calloc(1, sizeof(*addition));
-	struct challenge_wait wait = {.conn = conn};
+	struct challenge_wait wait = { .conn = conn };
 	char error[CTL_MAX_ERROR] = "no memory", text[NAME_MAX_LEN + 1];
 
-	if (!addition || read_addition(request, addition, error) < 0 || add(resident, addition, &wait, error) < 0) {
+	if (!addition || read_addition(request, addition, error) < 0 ||
+	    add(resident, addition, &wait, error) < 0) {
 		ctl_reply_error(conn, "%s", error);
 		return;
 	}
-	log_info("challenge for %s %s by uid %u", name_format(&wait.name, text), wait.replaced ? "replaced" : "added",
-		 request->uid);
+	log_info("challenge for %s %s by uid %u", name_format(&wait.name, text),
+		 wait.replaced ? "replaced" : "added", request->uid);
 	challenges->waits[challenges->n_waits++] = wait; /* one a conversation: there is room */
 }
 
-static void handle_remove(struct resident *resident, struct ctl_conn *conn, const struct ctl_request *request)
+static void handle_remove(struct resident *resident, struct ctl_conn *conn,
+			  const struct ctl_request *request)
 {
 	struct challenge_set *set = challenge_set(resident);
 	const char *text = ctl_request_get(request, "name");
@@ -272,15 +284,17 @@ static void handle_list(struct resident *resident, struct ctl_conn *conn)
 		uint64_t left_ns = c->deadline_ns > now ? c->deadline_ns - now : 0;
 		char name[NAME_MAX_LEN + 1], digest[CHALLENGE_DIGEST_STRLEN];
 
-		ctl_reply_line(conn, "%s %u %.3f %llu %s", name_format(&c->name, name), c->port,
-			       (double)left_ns / (double)NSEC_PER_SEC,
-			       (unsigned long long)__atomic_load_n(&c->connections, __ATOMIC_RELAXED),
-			       challenge_digest_format(c->digest, digest));
+		ctl_reply_line(
+			conn, "%s %u %.3f %llu %s", name_format(&c->name, name), c->port,
+			(double)left_ns / (double)NSEC_PER_SEC,
+			(unsigned long long)__atomic_load_n(&c->connections, __ATOMIC_RELAXED),
+			challenge_digest_format(c->digest, digest));
 	}
 	ctl_reply_ok(conn);
 }
 
-bool challenges_handle(struct resident *resident, struct ctl_conn *conn, const struct ctl_request *request)
+bool challenges_handle(struct resident *resident, struct ctl_conn *conn,
+		       const struct ctl_request *request)
 {
 	if (strcmp(request->verb, "challenge-add") == 0)
 		handle_add(resident, conn, request);
@@ -296,11 +310,13 @@ bool challenges_handle(struct resident *resident, struct ctl_conn *conn, const s
 /* The responder can't be started: a challenge that nobody answers must not be there. */
 static void give_up(struct resident *resident, const struct challenge_wait *wait)
 {
-	const struct challenge *challenge = challenge_set_find(challenge_set(resident), wait->name.sni);
+	const struct challenge *challenge =
+		challenge_set_find(challenge_set(resident), wait->name.sni);
 	uint16_t port = challenge ? challenge->port : 0;
 
 	if (remove_challenge(resident, &wait->name))
-		close_window_if_unused(resident, NULL, port, "closed, nobody answering its challenges");
+		close_window_if_unused(resident, NULL, port,
+				       "closed, nobody answering its challenges");
 	resident_settle(resident);
 	ctl_reply_error(wait->conn, "%s", keeper_error(resident->challenges.keeper));
 }
@@ -348,13 +364,15 @@ uint64_t challenges_stop_responder(struct resident *resident, uint64_t now_ns)
 	struct challenges *challenges = &resident->challenges;
 	struct engine *engine = resident->engines[0];
 
-	if (challenge_set(resident)->n > 0 || challenges->n_waits > 0 || keeper_is_off(challenges->keeper)) {
+	if (challenge_set(resident)->n > 0 || challenges->n_waits > 0 ||
+	    keeper_is_off(challenges->keeper)) {
 		challenges->none_since_ns = 0;
 		return UINT64_MAX;
 	}
 	if (!challenges->none_since_ns)
 		challenges->none_since_ns = now_ns;
-	if (engine && !engine_drained(engine) && now_ns - challenges->none_since_ns < CHALLENGES_LINGER_NS)
+	if (engine && !engine_drained(engine) &&
+	    now_ns - challenges->none_since_ns < CHALLENGES_LINGER_NS)
 		return challenges->none_since_ns + CHALLENGES_LINGER_NS;
 	keeper_stop(challenges->keeper);
 	return UINT64_MAX;

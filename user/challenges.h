@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The resident process's challenges: requests about them, the windows they open, the responder that answers. */
+/* The resident process's challenges: requests about them, the windows they open, the responder that
+ * answers. */
 #ifndef CHALLENGES_H
 #define CHALLENGES_H
 
@@ -34,15 +35,18 @@ int challenges_init(struct resident *resident);
 void challenges_free(struct resident *resident);
 
 /* Answers requests about challenges. False: it is none. */
-bool challenges_handle(struct resident *resident, struct ctl_conn *conn, const struct ctl_request *request);
+bool challenges_handle(struct resident *resident, struct ctl_conn *conn,
+		       const struct ctl_request *request);
 
 /* Their window is closed: takes away all challenges of @port. */
 void challenges_forget(struct resident *resident, uint16_t port);
 
-/* Answers those who wait, ends what has reached its deadline, keeps the responder. Returns when to call again. */
+/* Answers those who wait, ends what has reached its deadline, keeps the responder. Returns when to
+ * call again. */
 uint64_t challenges_tick(struct resident *resident, uint64_t now_ns);
 
-/* After the engine: stops the responder when nobody needs it any more. Returns when to call again. */
+/* After the engine: stops the responder when nobody needs it any more. Returns when to call again.
+ */
 uint64_t challenges_stop_responder(struct resident *resident, uint64_t now_ns);
 
 /* Nobody waits, and no responder process is there. */

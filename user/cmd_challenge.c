@@ -2,8 +2,8 @@
 /*
  * acme-steer challenge: adds, removes and lists challenges of the built-in responder.
  *
- * `remove` stands in hooks, as `close` does, and takes failures as lightly: a challenge that is left ends at its
- * deadline.
+ * `remove` stands in hooks, as `close` does, and takes failures as lightly: a challenge that is
+ * left ends at its deadline.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -26,42 +26,58 @@ static const char usage[] =
 	"       acme-steer challenge add NAME --key-authorization=KA [OPTION...]\n"
 	"       acme-steer challenge remove NAME | --all [OPTION...]\n"
 	"       acme-steer challenge list [--json] [OPTION...]\n\n"
-	"A challenge is answered by the built-in responder: connections that ask for acme-tls/1 and NAME get its\n"
-	"certificate, all others the web server. The first challenge opens a window, the last one's end closes it.\n"
-	"`add` returns when the challenge is answered. Added again, a challenge is replaced. `remove` of one\n"
+	"A challenge is answered by the built-in responder: connections that ask for acme-tls/1 "
+	"and NAME get its\n"
+	"certificate, all others the web server. The first challenge opens a window, the last "
+	"one's end closes it.\n"
+	"`add` returns when the challenge is answered. Added again, a challenge is replaced. "
+	"`remove` of one\n"
 	"that is not there is no error.\n\n"
 	"  NAME                     host name or IP address, as the CA was asked for it\n"
-	"  DIGEST                   SHA-256 of the key authorization: base64url, or hexadecimal with or without colons\n"
+	"  DIGEST                   SHA-256 of the key authorization: base64url, or hexadecimal "
+	"with or without colons\n"
 	"  --key-authorization=KA   the key authorization itself, instead of DIGEST\n"
-	"  --ttl=TIME               the challenge ends by itself after this: 90s, 10m, 1h (10m; at most 1h)\n"
+	"  --ttl=TIME               the challenge ends by itself after this: 90s, 10m, 1h (10m; at "
+	"most 1h)\n"
 	"  --port=PORT              port to steer (443)\n"
-	"  --web-server=ADDRESS     who gets all else (as the port's other windows, or whoever listens there)\n"
+	"  --web-server=ADDRESS     who gets all else (as the port's other windows, or whoever "
+	"listens there)\n"
 	"  --plane=PLANE            auto, handoff or relay (as the port's other windows, or auto)\n"
-	"  --client-ip=WAY          client's address in a relay (as the port's other windows, or transparent)\n"
+	"  --client-ip=WAY          client's address in a relay (as the port's other windows, or "
+	"transparent)\n"
 	"  --sniff-timeout=TIME     longest wait for a ClientHello (3s)\n"
 	"  --all                    remove: every challenge\n"
-	"  --strict                 remove: exit 1 when it can't be said that the challenge is gone\n"
+	"  --strict                 remove: exit 1 when it can't be said that the challenge is "
+	"gone\n"
 	"  --json                   list: as a JSON document\n" CMD_NETNS_HELP
 	"  -q, --quiet              say nothing but errors and warnings\n" CMD_HELP_HELP "\n"
-	"Exit codes: 0 done (remove: also, with a warning, when it failed, so that a hook never breaks a renewal),\n"
+	"Exit codes: 0 done (remove: also, with a warning, when it failed, so that a hook never "
+	"breaks a renewal),\n"
 	"1 failed, 2 wrong usage.\n";
 
-enum option_id { OPTION_WINDOW = 256, OPTION_KEY_AUTHORIZATION = 300, OPTION_ALL, OPTION_STRICT, OPTION_JSON, OPTION_NETNS };
+enum option_id {
+	OPTION_WINDOW = 256,
+	OPTION_KEY_AUTHORIZATION = 300,
+	OPTION_ALL,
+	OPTION_STRICT,
+	OPTION_JSON,
+	OPTION_NETNS
+};
 
 static const struct option long_options[] = {
-	{"ttl", required_argument, NULL, OPTION_WINDOW},
-	{"port", required_argument, NULL, OPTION_WINDOW},
-	{"web-server", required_argument, NULL, OPTION_WINDOW},
-	{"plane", required_argument, NULL, OPTION_WINDOW},
-	{"client-ip", required_argument, NULL, OPTION_WINDOW},
-	{"sniff-timeout", required_argument, NULL, OPTION_WINDOW},
-	{"key-authorization", required_argument, NULL, OPTION_KEY_AUTHORIZATION},
-	{"all", no_argument, NULL, OPTION_ALL},
-	{"strict", no_argument, NULL, OPTION_STRICT},
-	{"json", no_argument, NULL, OPTION_JSON},
-	{"netns", required_argument, NULL, OPTION_NETNS},
-	{"quiet", no_argument, NULL, 'q'},
-	{"help", no_argument, NULL, 'h'},
+	{ "ttl", required_argument, NULL, OPTION_WINDOW },
+	{ "port", required_argument, NULL, OPTION_WINDOW },
+	{ "web-server", required_argument, NULL, OPTION_WINDOW },
+	{ "plane", required_argument, NULL, OPTION_WINDOW },
+	{ "client-ip", required_argument, NULL, OPTION_WINDOW },
+	{ "sniff-timeout", required_argument, NULL, OPTION_WINDOW },
+	{ "key-authorization", required_argument, NULL, OPTION_KEY_AUTHORIZATION },
+	{ "all", no_argument, NULL, OPTION_ALL },
+	{ "strict", no_argument, NULL, OPTION_STRICT },
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "netns", required_argument, NULL, OPTION_NETNS },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, 'h' },
 	{},
 };
 
@@ -71,7 +87,8 @@ struct challenge_options {
 	struct window_options window; /* checked there; sent as given */
 	struct ctl_message *message;  /* its options, as they come */
 	const char *key_authorization, *netns;
-	const char *window_option, *all, *strict, *json; /* as on the command line; NULL: not given */
+	const char *window_option, *all, *strict,
+		*json; /* as on the command line; NULL: not given */
 	bool quiet;
 };
 
@@ -142,7 +159,8 @@ static enum cmd_parsed parse(int argc, char **argv, struct challenge_options *op
 	while (optind < argc) {
 		uint8_t digest[CHALLENGE_DIGEST];
 		char error[CTL_MAX_ERROR];
-		bool is_digest = challenge_digest_parse(argv[optind], digest, error, sizeof(error)) == 0;
+		bool is_digest =
+			challenge_digest_parse(argv[optind], digest, error, sizeof(error)) == 0;
 		int before = optind;
 		int c = words_only || is_digest ? -1 : cmd_getopt(argc, argv, long_options);
 
@@ -163,20 +181,22 @@ static enum cmd_parsed parse(int argc, char **argv, struct challenge_options *op
 	return CMD_GO;
 }
 
-static int call(const struct challenge_options *options, bool start, unsigned timeout_ms, struct ctl_answer *ret_answer,
-		char *error)
+static int call(const struct challenge_options *options, bool start, unsigned timeout_ms,
+		struct ctl_answer *ret_answer, char *error)
 {
 	struct ctl_client client;
 	int r = ctl_client_init(&client, options->netns, error);
 
 	ctl_message_end(options->message);
 	if (r == 0)
-		r = ctl_client_call(&client, options->message, start, timeout_ms, ret_answer, error);
+		r = ctl_client_call(&client, options->message, start, timeout_ms, ret_answer,
+				    error);
 	return r;
 }
 
 /* The name, checked; NULL after one line of error. */
-static const char *take_name(char **argv, const struct challenge_options *options, struct name *ret_name)
+static const char *take_name(char **argv, const struct challenge_options *options,
+			     struct name *ret_name)
 {
 	const char *fault;
 
@@ -248,7 +268,8 @@ static void show_removed(const struct ctl_answer *answer, const char *name)
 
 	while ((line = cmd_next_line(&rest))) {
 		if (strncmp(line, "removed-all ", 12) == 0)
-			printf("%s challenge%s removed\n", line + 12, strcmp(line + 12, "1") == 0 ? "" : "s");
+			printf("%s challenge%s removed\n", line + 12,
+			       strcmp(line + 12, "1") == 0 ? "" : "s");
 		else if (strncmp(line, "removed ", 8) == 0)
 			printf("challenge for %s removed\n", line + 8);
 		else if (strncmp(line, "absent ", 7) == 0)
@@ -285,7 +306,8 @@ static int remove_one_or_all(char **argv, struct challenge_options *options)
 	}
 	r = call(options, false, CTL_CLOSE_TIMEOUT_MS, &answer, error);
 	if (r < 0 && r != -ENOENT) { /* ENOENT: without a resident process there is no challenge */
-		log_warn("challenge: remove: %s; the challenge ends by itself at its deadline", error);
+		log_warn("challenge: remove: %s; the challenge ends by itself at its deadline",
+			 error);
 		return options->strict ? EXIT_FAILED : EXIT_DONE;
 	}
 	if (!options->quiet)
@@ -318,7 +340,8 @@ static size_t read_rows(char *lines, struct row **ret_rows)
 		struct row *row = &rows[n];
 
 		row->name = strsep(&line, " ");
-		if (!line || sscanf(line, "%u %lf %llu", &row->port, &row->seconds, &row->connections) != 3)
+		if (!line ||
+		    sscanf(line, "%u %lf %llu", &row->port, &row->seconds, &row->connections) != 3)
 			continue;
 		row->digest = strrchr(line, ' ') + 1;
 		n++;
@@ -342,13 +365,16 @@ static void print_json(const struct row *rows, size_t n)
 		json_object_object_add(challenge, "name", json_object_new_string(rows[i].name));
 		json_object_object_add(challenge, "port", json_object_new_int((int)rows[i].port));
 		json_object_object_add(challenge, "digest", json_object_new_string(rows[i].digest));
-		json_object_object_add(challenge, "remaining_s", json_object_new_double_s(rows[i].seconds, seconds));
-		json_object_object_add(challenge, "connections", json_object_new_int64((int64_t)rows[i].connections));
+		json_object_object_add(challenge, "remaining_s",
+				       json_object_new_double_s(rows[i].seconds, seconds));
+		json_object_object_add(challenge, "connections",
+				       json_object_new_int64((int64_t)rows[i].connections));
 		json_object_array_add(list, challenge);
 	}
 	json_object_object_add(document, "challenges", list);
-	printf("%s\n", json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-									JSON_C_TO_STRING_NOSLASHESCAPE));
+	printf("%s\n", json_object_to_json_string_ext(
+			       document, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+						 JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(document);
 }
 
@@ -394,14 +420,15 @@ int cmd_challenge(int argc, char **argv)
 		int (*function)(char **argv, struct challenge_options *options);
 		bool adds, removes, lists;
 	} verbs[] = {
-		{.name = "add", .function = add, .adds = true},
-		{.name = "remove", .function = remove_one_or_all, .removes = true},
-		{.name = "list", .function = list, .lists = true},
+		{ .name = "add", .function = add, .adds = true },
+		{ .name = "remove", .function = remove_one_or_all, .removes = true },
+		{ .name = "list", .function = list, .lists = true },
 	};
 	static struct ctl_message message; /* large */
-	struct challenge_options options = {.message = &message};
+	struct challenge_options options = { .message = &message };
 
-	/* The verb's line comes first, before the options are known: any of the three is as long as is allowed. */
+	/* The verb's line comes first, before the options are known: any of the three is as long as
+	 * is allowed. */
 	ctl_message_init(&message, "challenge-add");
 	window_options_init(&options.window);
 	switch (parse(argc, argv, &options)) {
@@ -420,15 +447,15 @@ int cmd_challenge(int argc, char **argv)
 
 		if (strcmp(options.words[0], verbs[i].name) != 0)
 			continue;
-		misplaced = !verbs[i].removes && options.all		     ? options.all :
-			    !verbs[i].removes && options.strict		     ? options.strict :
-			    !verbs[i].lists && options.json		     ? options.json :
-			    !verbs[i].adds && options.key_authorization	     ? "--key-authorization" :
-			    !verbs[i].adds && options.window_option	     ? options.window_option :
-									       NULL;
+		misplaced = !verbs[i].removes && options.all		  ? options.all
+			    : !verbs[i].removes && options.strict	  ? options.strict
+			    : !verbs[i].lists && options.json		  ? options.json
+			    : !verbs[i].adds && options.key_authorization ? "--key-authorization"
+			    : !verbs[i].adds && options.window_option	  ? options.window_option
+									  : NULL;
 		if (misplaced) {
-			log_error("%s: %s doesn't take %s; see `acme-steer challenge --help`", argv[0],
-				  verbs[i].name, misplaced);
+			log_error("%s: %s doesn't take %s; see `acme-steer challenge --help`",
+				  argv[0], verbs[i].name, misplaced);
 			return EXIT_USAGE;
 		}
 		if (!verbs[i].adds) {

@@ -2,9 +2,10 @@
 /*
  * acme-steer close: closes a window.
  *
- * It stands in hooks, where a failure could make an ACME client throw a good certificate away. So what
- * can't be closed is a warning and exit 0: steering ends at the window's deadline in any case, and
- * without a resident process nothing is steered. Only --strict makes it exit 1; wrong usage is 2.
+ * It stands in hooks, where a failure could make an ACME client throw a good certificate away. So
+ * what can't be closed is a warning and exit 0: steering ends at the window's deadline in any case,
+ * and without a resident process nothing is steered. Only --strict makes it exit 1; wrong usage
+ * is 2.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,25 +19,29 @@
 enum { OPTION_NAME = 256, OPTION_ALL, OPTION_NETNS, OPTION_STRICT };
 
 static const struct option long_options[] = {
-	{"name", required_argument, NULL, OPTION_NAME},
-	{"all", no_argument, NULL, OPTION_ALL},
-	{"netns", required_argument, NULL, OPTION_NETNS},
-	{"strict", no_argument, NULL, OPTION_STRICT},
-	{"quiet", no_argument, NULL, 'q'},
-	{"help", no_argument, NULL, 'h'},
+	{ "name", required_argument, NULL, OPTION_NAME },
+	{ "all", no_argument, NULL, OPTION_ALL },
+	{ "netns", required_argument, NULL, OPTION_NETNS },
+	{ "strict", no_argument, NULL, OPTION_STRICT },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, 'h' },
 	{},
 };
 
 static const char usage[] =
 	"Usage: acme-steer close [--name=NAME | --all] [OPTION...]\n\n"
-	"Closes a window and returns when nothing new is steered for it. Other windows stay open. Closing what\n"
-	"is not open is no error, nor is it that no resident process runs: then nothing is steered.\n\n"
+	"Closes a window and returns when nothing new is steered for it. Other windows stay open. "
+	"Closing what\n"
+	"is not open is no error, nor is it that no resident process runs: then nothing is "
+	"steered.\n\n"
 	"  --name=NAME              window to close (" WINDOW_DEFAULT_NAME ")\n"
 	"  --all                    close every window\n" CMD_NETNS_HELP
 	"  --strict                 exit 1 when it can't be said that the window is closed\n"
 	"  -q, --quiet              say nothing but warnings\n" CMD_HELP_HELP "\n"
-	"Exit codes: 0 done; also 0, with a warning, when the window could not be closed (it closes by itself at\n"
-	"its deadline), so that a hook never breaks a renewal; 1 in that case with --strict; 2 wrong usage.\n";
+	"Exit codes: 0 done; also 0, with a warning, when the window could not be closed (it "
+	"closes by itself at\n"
+	"its deadline), so that a hook never breaks a renewal; 1 in that case with --strict; 2 "
+	"wrong usage.\n";
 
 struct close_options {
 	struct window_options window; /* its name */
@@ -54,7 +59,8 @@ static enum cmd_parsed parse(int argc, char **argv, struct close_options *ret_op
 	while ((c = cmd_getopt(argc, argv, long_options)) != -1) {
 		switch (c) {
 		case OPTION_NAME:
-			if (window_options_set(&ret_options->window, "name", optarg, error, sizeof(error)) < 0) {
+			if (window_options_set(&ret_options->window, "name", optarg, error,
+					       sizeof(error)) < 0) {
 				log_error("%s", error);
 				return CMD_BAD_USAGE;
 			}

@@ -16,18 +16,23 @@
 static const struct {
 	const char *name, *metavar, *help;
 } window_options[] = {
-	{"name", "NAME", "name of the window"},
-	{"ttl", "TIME", "it closes by itself after this: 90s, 10m, 1h (10m; at most 1h)"},
-	{"domain", "NAME", "name or IP address that is validated; again for more (every name)"},
-	{"responder", "ADDRESS", "who answers acme-tls/1 (127.0.0.1:31443)"},
-	{"web-server", "ADDRESS", "who gets all else (whoever listens where the client asked)"},
-	{"port", "PORT", "port to steer; again for more (443)"},
-	{"plane", "PLANE", "auto, handoff or relay (auto)"},
-	{"client-ip", "WAY", "client's address in a relay: none, transparent, proxy-v1, proxy-v2 (none)"},
-	{"sniff-timeout", "TIME", "longest wait for a ClientHello: 500ms, 3s (3s)"},
+	{ "name", "NAME", "name of the window" },
+	{ "ttl", "TIME", "it closes by itself after this: 90s, 10m, 1h (10m; at most 1h)" },
+	{ "domain", "NAME", "name or IP address that is validated; again for more (every name)" },
+	{ "responder", "ADDRESS", "who answers acme-tls/1 (127.0.0.1:31443)" },
+	{ "web-server", "ADDRESS", "who gets all else (whoever listens where the client asked)" },
+	{ "port", "PORT", "port to steer; again for more (443)" },
+	{ "plane", "PLANE", "auto, handoff or relay (auto)" },
+	{ "client-ip", "WAY",
+	  "client's address in a relay: none, transparent, proxy-v1, proxy-v2 (none)" },
+	{ "sniff-timeout", "TIME", "longest wait for a ClientHello: 500ms, 3s (3s)" },
 };
 
-enum { OPTION_WINDOW = 256, OPTION_NETNS = OPTION_WINDOW + ARRAY_SIZE(window_options), OPTION_WORKERS };
+enum {
+	OPTION_WINDOW = 256,
+	OPTION_NETNS = OPTION_WINDOW + ARRAY_SIZE(window_options),
+	OPTION_WORKERS
+};
 
 int cmd_usage_error(char **argv, const char *text, const char *word)
 {
@@ -62,45 +67,52 @@ int cmd_getopt(int argc, char **argv, const struct option *options)
 static void show_help(const char *usage)
 {
 	fputs(usage, stdout);
-	printf("\nWindow options (default in parentheses; given twice, the last counts, --domain and --port add up):\n");
+	printf("\nWindow options (default in parentheses; given twice, the last counts, --domain "
+	       "and --port add up):\n");
 	for (size_t i = 0; i < ARRAY_SIZE(window_options); i++) {
 		char left[40];
 
-		snprintf(left, sizeof(left), "--%s=%s", window_options[i].name, window_options[i].metavar);
+		snprintf(left, sizeof(left), "--%s=%s", window_options[i].name,
+			 window_options[i].metavar);
 		printf("  %-24s %s\n", left, window_options[i].help);
 	}
 	printf("\nOther options:\n" CMD_NETNS_HELP
-	       "  --workers=N              workers of a resident process that this starts (the CPUs, up to 4)\n"
+	       "  --workers=N              workers of a resident process that this starts (the "
+	       "CPUs, up to 4)\n"
 	       "  -q, --quiet              say nothing but errors\n" CMD_HELP_HELP);
 }
 
 static int parse_workers(const char *text, unsigned *ret_workers)
 {
 	size_t len = strlen(text);
-	unsigned long n = len >= 1 && len <= 3 && strspn(text, "0123456789") == len ? strtoul(text, NULL, 10) : 0;
+	unsigned long n = len >= 1 && len <= 3 && strspn(text, "0123456789") == len
+				  ? strtoul(text, NULL, 10)
+				  : 0;
 
 	if (n < 1 || n > MAX_WORKERS) {
-		log_error("workers: \"%.40s\" is no number of workers; use 1 to %d", text, MAX_WORKERS);
+		log_error("workers: \"%.40s\" is no number of workers; use 1 to %d", text,
+			  MAX_WORKERS);
 		return -1;
 	}
 	*ret_workers = (unsigned)n;
 	return 0;
 }
 
-enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage, struct cmd_options *ret_options)
+enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage,
+				  struct cmd_options *ret_options)
 {
 	struct option options[ARRAY_SIZE(window_options) + 5] = {
-		{"netns", required_argument, NULL, OPTION_NETNS},
-		{"workers", required_argument, NULL, OPTION_WORKERS},
-		{"quiet", no_argument, NULL, 'q'},
-		{"help", no_argument, NULL, 'h'},
+		{ "netns", required_argument, NULL, OPTION_NETNS },
+		{ "workers", required_argument, NULL, OPTION_WORKERS },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "help", no_argument, NULL, 'h' },
 	};
 	char error[CTL_MAX_ERROR];
 	int c;
 
 	for (size_t i = 0; i < ARRAY_SIZE(window_options); i++)
-		options[4 + i] = (struct option){window_options[i].name, required_argument, NULL,
-						 OPTION_WINDOW + (int)i};
+		options[4 + i] = (struct option){ window_options[i].name, required_argument, NULL,
+						  OPTION_WINDOW + (int)i };
 	memset(ret_options, 0, sizeof(*ret_options));
 	window_options_init(&ret_options->window);
 
@@ -124,7 +136,8 @@ enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage, stru
 		default: {
 			const char *name = window_options[c - OPTION_WINDOW].name;
 
-			if (window_options_set(&ret_options->window, name, optarg, error, sizeof(error)) < 0) {
+			if (window_options_set(&ret_options->window, name, optarg, error,
+					       sizeof(error)) < 0) {
 				log_error("%s", error);
 				return CMD_BAD_USAGE;
 			}
@@ -142,13 +155,13 @@ int cmd_options_request(const struct cmd_options *options, struct ctl_message *r
 	const struct {
 		const char *key, *value;
 	} pairs[] = {
-		{"name", window->name},
-		{"ttl", ttl},
-		{"responder", endpoint_format(&window->responder, responder)},
-		{"plane", plane_names[window->plane]},
-		{"client-ip", client_ip_names[window->client_ip]},
-		{"sniff-timeout", sniff},
-		{"web-server", web_server}, /* last: only when given */
+		{ "name", window->name },
+		{ "ttl", ttl },
+		{ "responder", endpoint_format(&window->responder, responder) },
+		{ "plane", plane_names[window->plane] },
+		{ "client-ip", client_ip_names[window->client_ip] },
+		{ "sniff-timeout", sniff },
+		{ "web-server", web_server }, /* last: only when given */
 	};
 	size_t n = ARRAY_SIZE(pairs);
 	int r = 0;
@@ -183,13 +196,14 @@ char *cmd_next_line(char **rest)
 const char *cmd_duration(double seconds, char buf[CMD_DURATION_STRLEN])
 {
 	unsigned s = seconds > 0 && seconds < 1e9 ? (unsigned)(seconds + 0.5) : 0;
-	unsigned parts[] = {s / 3600, s / 60 % 60, s % 60};
+	unsigned parts[] = { s / 3600, s / 60 % 60, s % 60 };
 	size_t len = 0;
 
 	strcpy(buf, "0s");
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
 		if (parts[i])
-			len += (size_t)snprintf(buf + len, CMD_DURATION_STRLEN - len, "%u%c", parts[i], "hms"[i]);
+			len += (size_t)snprintf(buf + len, CMD_DURATION_STRLEN - len, "%u%c",
+						parts[i], "hms"[i]);
 	return buf;
 }
 
@@ -199,8 +213,9 @@ void cmd_describe(const struct window_options *window, const char *verb, char *b
 	size_t len = 0;
 
 	for (size_t i = 0; i < window->n_ports; i++)
-		len += (size_t)snprintf(ports + len, sizeof(ports) - len, "%s%u", i ? ", " : "", window->ports[i]);
-	snprintf(buf, size, "window \"%s\" %s on port%s %s for %s, responder %s", window->name, verb,
-		 window->n_ports > 1 ? "s" : "", ports, cmd_duration(window->ttl_s, ttl),
+		len += (size_t)snprintf(ports + len, sizeof(ports) - len, "%s%u", i ? ", " : "",
+					window->ports[i]);
+	snprintf(buf, size, "window \"%s\" %s on port%s %s for %s, responder %s", window->name,
+		 verb, window->n_ports > 1 ? "s" : "", ports, cmd_duration(window->ttl_s, ttl),
 		 endpoint_format(&window->responder, responder));
 }

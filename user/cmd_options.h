@@ -21,17 +21,18 @@ struct cmd_options {
 enum cmd_parsed { CMD_GO, CMD_HELP_SHOWN, CMD_BAD_USAGE };
 
 /*
- * Reads window options, --netns, --workers, --quiet and --help up to the first word that is no option, where
- * optind is left. @usage: what `--help` shows in front of the options.
+ * Reads window options, --netns, --workers, --quiet and --help up to the first word that is no
+ * option, where optind is left. @usage: what `--help` shows in front of the options.
  */
-enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage, struct cmd_options *ret_options);
+enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage,
+				  struct cmd_options *ret_options);
 
 /* The `open` request for these options. 0 or -errno of ctl_message_add(). */
 int cmd_options_request(const struct cmd_options *options, struct ctl_message *ret_message);
 
 /*
- * getopt_long() that stops at the first word that is no option and logs one line for what it refuses; '?' then.
- * argv[0] is the subcommand's name. Only long options and -h, -q.
+ * getopt_long() that stops at the first word that is no option and logs one line for what it
+ * refuses; '?' then. argv[0] is the subcommand's name. Only long options and -h, -q.
  */
 int cmd_getopt(int argc, char **argv, const struct option *options);
 
@@ -45,7 +46,8 @@ char *cmd_next_line(char **rest);
 /* "10m", "9m58s", "1h", "0s"; returns @buf. */
 const char *cmd_duration(double seconds, char buf[CMD_DURATION_STRLEN]);
 
-/* 'window "NAME" open on port 443 for 10m, responder 127.0.0.1:31443'; @verb: "open" or "renewed". */
+/* 'window "NAME" open on port 443 for 10m, responder 127.0.0.1:31443'; @verb: "open" or "renewed".
+ */
 void cmd_describe(const struct window_options *window, const char *verb, char *buf, size_t size);
 
 #define CMD_NETNS_HELP "  --netns=PATH|PID         network namespace to work in (ours)\n"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* acme-steer responder: how the resident process starts the built-in responder. Nobody else does. */
+/* acme-steer responder: how the resident process starts the built-in responder. Nobody else does.
+ */
 #include <sys/socket.h>
 
 #include "cmd.h"
@@ -11,7 +12,9 @@ int cmd_responder(int argc, char **argv)
 	int type = 0;
 	socklen_t size = sizeof(type);
 
-	if (getsockopt(RESPONDER_FD_RESIDENT, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET)
-		return cmd_usage_error(argv, "is started by the resident process, when there are challenges", "");
+	if (getsockopt(RESPONDER_FD_RESIDENT, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ||
+	    type != SOCK_SEQPACKET)
+		return cmd_usage_error(
+			argv, "is started by the resident process, when there are challenges", "");
 	return responder_run();
 }

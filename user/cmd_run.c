@@ -2,11 +2,12 @@
 /*
  * acme-steer run: a window for as long as a command lives.
  *
- * Theory of operation: the signals that we pass on are blocked from before the window opens until after
- * it is closed and come through a signalfd, so none of them ends us with a window left open. One poll()
- * waits for them and SIGCHLD (the command ended), for the timer that renews the window, for the child
- * that renews it (a child, so that a resident process that hangs holds up neither signals nor the
- * command's end), and for the resident process itself: when it dies another is started at once.
+ * Theory of operation: the signals that we pass on are blocked from before the window opens until
+ * after it is closed and come through a signalfd, so none of them ends us with a window left open.
+ * One poll() waits for them and SIGCHLD (the command ended), for the timer that renews the window,
+ * for the child that renews it (a child, so that a resident process that hangs holds up neither
+ * signals nor the command's end), and for the resident process itself: when it dies another is
+ * started at once.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,18 +25,21 @@
 #include "log.h"
 #include "util.h"
 
-#define RETRY_MIN_MS 1000  /* after a renewal that failed */
+#define RETRY_MIN_MS 1000 /* after a renewal that failed */
 #define RETRY_MAX_MS 10000
 
-static const char usage[] =
-	"Usage: acme-steer run [OPTION...] [--] COMMAND [ARG...]\n\n"
-	"Opens a window, runs COMMAND, closes the window and exits as COMMAND did. The window is renewed while\n"
-	"COMMAND runs; its ttl only matters when this process is killed. SIGTERM, SIGHUP, SIGINT and SIGQUIT are\n"
-	"passed on to COMMAND. The window's name is run-PID unless given.\n\n"
-	"Exit codes: COMMAND's own, 128+N when signal N ended it, 127 when it isn't found, 126 when it can't be\n"
-	"executed; 1 when the window could not be opened (COMMAND isn't run then), 2 wrong usage.\n";
+static const char usage[] = "Usage: acme-steer run [OPTION...] [--] COMMAND [ARG...]\n\n"
+			    "Opens a window, runs COMMAND, closes the window and exits as COMMAND "
+			    "did. The window is renewed while\n"
+			    "COMMAND runs; its ttl only matters when this process is killed. "
+			    "SIGTERM, SIGHUP, SIGINT and SIGQUIT are\n"
+			    "passed on to COMMAND. The window's name is run-PID unless given.\n\n"
+			    "Exit codes: COMMAND's own, 128+N when signal N ended it, 127 when it "
+			    "isn't found, 126 when it can't be\n"
+			    "executed; 1 when the window could not be opened (COMMAND isn't run "
+			    "then), 2 wrong usage.\n";
 
-static const int passed_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
+static const int passed_signals[] = { SIGTERM, SIGHUP, SIGINT, SIGQUIT };
 
 struct run {
 	struct ctl_client client;
@@ -44,10 +48,10 @@ struct run {
 	struct sigaction sigchld; /* as it was, for the command */
 	sigset_t mask;		  /* as it was, for the command */
 	int signal_fd, timer_fd;
-	pid_t command, renewer;	  /* 0: none */
-	int renewer_fd;		  /* a pipe from it: a struct renewal when it is done; -1: none */
-	int resident_fd;	  /* pidfd of the process that holds the window; -1: can't be watched */
-	bool failing;		  /* the last renewal failed, and was reported */
+	pid_t command, renewer; /* 0: none */
+	int renewer_fd;		/* a pipe from it: a struct renewal when it is done; -1: none */
+	int resident_fd; /* pidfd of the process that holds the window; -1: can't be watched */
+	bool failing;	 /* the last renewal failed, and was reported */
 };
 
 struct renewal {
@@ -57,7 +61,8 @@ struct renewal {
 static void set_timer(struct run *run, uint64_t ms)
 {
 	struct itimerspec timer = {
-		.it_value = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000 * NSEC_PER_MSEC)},
+		.it_value = { .tv_sec = (time_t)(ms / 1000),
+			      .tv_nsec = (long)(ms % 1000 * NSEC_PER_MSEC) },
 	};
 
 	timerfd_settime(run->timer_fd, 0, &timer, NULL);
@@ -70,10 +75,11 @@ static uint64_t renew_interval_ms(const struct run *run)
 
 static int block_signals(struct run *run)
 {
-	struct sigaction action = {.sa_handler = SIG_DFL};
+	struct sigaction action = { .sa_handler = SIG_DFL };
 	sigset_t passed;
 
-	/* Ignored by who started us (a parent that doesn't reap), it would take waitpid() from us. */
+	/* Ignored by who started us (a parent that doesn't reap), it would take waitpid() from us.
+	 */
 	sigaction(SIGCHLD, &action, &run->sigchld);
 	sigemptyset(&passed);
 	for (size_t i = 0; i < ARRAY_SIZE(passed_signals); i++) {
@@ -108,7 +114,8 @@ static int open_window(struct run *run, pid_t *ret_resident, char *error)
 	char *rest, *line;
 	int r;
 
-	r = ctl_client_call(&run->client, &run->open_message, true, CTL_OPEN_TIMEOUT_MS, &answer, error);
+	r = ctl_client_call(&run->client, &run->open_message, true, CTL_OPEN_TIMEOUT_MS, &answer,
+			    error);
 	if (r < 0)
 		return r;
 	for (rest = answer.lines; (line = cmd_next_line(&rest));)
@@ -134,7 +141,8 @@ static void close_window(struct run *run)
 	ctl_message_end(&message);
 	r = ctl_client_call(&run->client, &message, false, CTL_CLOSE_TIMEOUT_MS, &answer, error);
 	if (r < 0 && r != -ENOENT) {
-		log_warn("window \"%s\" is not closed: %s; it closes by itself at its deadline", name, error);
+		log_warn("window \"%s\" is not closed: %s; it closes by itself at its deadline",
+			 name, error);
 		return;
 	}
 	for (rest = answer.lines; (line = cmd_next_line(&rest));) {
@@ -144,7 +152,8 @@ static void close_window(struct run *run)
 		line += 7;
 		strsep(&line, " "); /* its name */
 		if (!run->options.quiet)
-			log_info("window \"%s\" closed%s%s", name, line ? ": " : "", line ? line : "");
+			log_info("window \"%s\" closed%s%s", name, line ? ": " : "",
+				 line ? line : "");
 	}
 	if (!closed)
 		log_warn("window \"%s\" was not open any more when the command ended", name);
@@ -172,7 +181,8 @@ static int spawn(struct run *run, char **argv)
 		sigprocmask(SIG_SETMASK, &run->mask, NULL);
 		execvp(argv[0], argv);
 		error = errno;
-		_exit(write(write_fd, &error, sizeof(error)) < 0 ? EXIT_FAILED : EXIT_NOT_EXECUTABLE);
+		_exit(write(write_fd, &error, sizeof(error)) < 0 ? EXIT_FAILED
+								 : EXIT_NOT_EXECUTABLE);
 	}
 	close(TAKE_FD(write_fd));
 	while (read(read_fd, &error, sizeof(error)) < 0 && errno == EINTR)
@@ -206,7 +216,8 @@ static void start_renewal(struct run *run)
 		char error[CTL_MAX_ERROR];
 
 		if (open_window(run, &renewal.resident, error) == 0)
-			_exit(write(fds[1], &renewal, sizeof(renewal)) < 0 ? EXIT_FAILED : EXIT_DONE);
+			_exit(write(fds[1], &renewal, sizeof(renewal)) < 0 ? EXIT_FAILED
+									   : EXIT_DONE);
 		/* One line when it begins to fail, none while it goes on. */
 		if (!run->failing)
 			log_warn("window \"%s\" could not be renewed, trying again: %s",
@@ -256,9 +267,9 @@ static void stop_renewal(struct run *run)
 }
 
 /*
- * One that leaves in good order removes its socket first: then somebody closed the window, or stopped the
- * service and may be starting it again, and the next renewal comes when it was due. A socket left behind means that
- * the process died, and nothing is steered until there is another.
+ * One that leaves in good order removes its socket first: then somebody closed the window, or
+ * stopped the service and may be starting it again, and the next renewal comes when it was due. A
+ * socket left behind means that the process died, and nothing is steered until there is another.
  */
 static void resident_ended(struct run *run)
 {
@@ -269,7 +280,8 @@ static void resident_ended(struct run *run)
 	start_renewal(run);
 }
 
-/* The terminal sends its signals to the command too: only what was sent to us alone is passed on. */
+/* The terminal sends its signals to the command too: only what was sent to us alone is passed on.
+ */
 static void pass_signals(struct run *run)
 {
 	struct signalfd_siginfo info;
@@ -298,10 +310,10 @@ static int wait_for_command(struct run *run)
 
 	for (;;) {
 		struct pollfd fds[] = {
-			[SIGNAL] = {.fd = run->signal_fd, .events = POLLIN},
-			[TIMER] = {.fd = run->timer_fd, .events = POLLIN},
-			[RENEWER] = {.fd = run->renewer_fd, .events = POLLIN},
-			[RESIDENT] = {.fd = run->resident_fd, .events = POLLIN},
+			[SIGNAL] = { .fd = run->signal_fd, .events = POLLIN },
+			[TIMER] = { .fd = run->timer_fd, .events = POLLIN },
+			[RENEWER] = { .fd = run->renewer_fd, .events = POLLIN },
+			[RESIDENT] = { .fd = run->resident_fd, .events = POLLIN },
 		};
 
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
@@ -309,7 +321,8 @@ static int wait_for_command(struct run *run)
 		if (fds[SIGNAL].revents)
 			pass_signals(run);
 		if (waitpid(run->command, &status, WNOHANG) == run->command)
-			return WIFSIGNALED(status) ? EXIT_SIGNAL + WTERMSIG(status) : WEXITSTATUS(status);
+			return WIFSIGNALED(status) ? EXIT_SIGNAL + WTERMSIG(status)
+						   : WEXITSTATUS(status);
 		if (fds[RENEWER].revents)
 			end_renewal(run);
 		if (fds[TIMER].revents)
@@ -348,7 +361,7 @@ static int run_in_window(struct run *run, char **command)
 
 int cmd_run(int argc, char **argv)
 {
-	struct run run = {.signal_fd = -1, .timer_fd = -1, .renewer_fd = -1, .resident_fd = -1};
+	struct run run = { .signal_fd = -1, .timer_fd = -1, .renewer_fd = -1, .resident_fd = -1 };
 	char error[CTL_MAX_ERROR];
 
 	switch (cmd_options_parse(argc, argv, usage, &run.options)) {
@@ -362,7 +375,8 @@ int cmd_run(int argc, char **argv)
 	if (optind == argc)
 		return cmd_usage_error(argv, "a command is missing", "");
 	if (!run.options.has_name)
-		snprintf(run.options.window.name, sizeof(run.options.window.name), "run-%d", (int)getpid());
+		snprintf(run.options.window.name, sizeof(run.options.window.name), "run-%d",
+			 (int)getpid());
 
 	if (ctl_client_init(&run.client, run.options.netns, error) < 0) {
 		log_error("%s", error);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * `serve`: the resident process. Waits for requests on the control socket, for news of its engine, for
- * the time to renew leases, and for signals; all that it decides is in resident.c.
+ * `serve`: the resident process. Waits for requests on the control socket, for news of its engine,
+ * for the time to renew leases, and for signals; all that it decides is in resident.c.
  *
  * SIGTERM and SIGINT close all windows; it ends when the last connection that it still holds has. A
  * second one ends it at once. With --on-demand (how `open` starts it) it ends when there is nothing
@@ -33,14 +33,16 @@
 static const char usage[] =
 	"Usage: acme-steer serve [options]\n"
 	"\n"
-	"The resident process: steers while windows are open, and listens on the control socket for `open`,\n"
-	"`close`, `run` and `status`. `open` and `run` start one when there is none, so this verb is for systemd.\n"
+	"The resident process: steers while windows are open, and listens on the control socket "
+	"for `open`,\n"
+	"`close`, `run` and `status`. `open` and `run` start one when there is none, so this verb "
+	"is for systemd.\n"
 	"SIGTERM closes all windows, finishes what has begun and ends.\n"
 	"\n"
 	"      --workers=N          threads that sniff (the CPUs, up to 4)\n"
 	"      --on-demand          end when no window is open and no connection is left\n"
-	"      --ready-fd=FD        write \"ready\" there when the control socket answers\n"
-	CMD_NETNS_HELP CMD_HELP_HELP;
+	"      --ready-fd=FD        write \"ready\" there when the control socket "
+	"answers\n" CMD_NETNS_HELP CMD_HELP_HELP;
 
 struct serve_options {
 	const char *netns;
@@ -78,7 +80,8 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 		case 'w':
 			if (number(optarg, STEER_MAX_SNIFFERS, &options->workers) < 0 ||
 			    options->workers == 0) {
-				cmd_usage_error(argv, "--workers: a number from 1 to 64 is wanted, not",
+				cmd_usage_error(argv,
+						"--workers: a number from 1 to 64 is wanted, not",
 						optarg);
 				return CMD_BAD_USAGE;
 			}
@@ -88,7 +91,8 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 			break;
 		case 'r':
 			if (number(optarg, INT_MAX, &n) < 0 || fcntl((int)n, F_GETFD) < 0) {
-				cmd_usage_error(argv, "--ready-fd: not an open descriptor:", optarg);
+				cmd_usage_error(argv,
+						"--ready-fd: not an open descriptor:", optarg);
 				return CMD_BAD_USAGE;
 			}
 			options->ready_fd = (int)n;

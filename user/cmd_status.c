@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* acme-steer status: what is open, for people (made from the document) and for programs (the document). */
+/* acme-steer status: what is open, for people (made from the document) and for programs (the
+ * document). */
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
@@ -13,17 +14,19 @@
 enum { OPTION_JSON = 256, OPTION_NETNS };
 
 static const struct option long_options[] = {
-	{"json", no_argument, NULL, OPTION_JSON},
-	{"netns", required_argument, NULL, OPTION_NETNS},
-	{"help", no_argument, NULL, 'h'},
+	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "netns", required_argument, NULL, OPTION_NETNS },
+	{ "help", no_argument, NULL, 'h' },
 	{},
 };
 
 static const char usage[] =
 	"Usage: acme-steer status [OPTION...]\n\n"
 	"Shows the open windows, the connections under way and the counters that are not 0.\n\n"
-	"  --json                   the whole, as a JSON document\n" CMD_NETNS_HELP CMD_HELP_HELP "\n"
-	"Exit codes: 0 a window is open, 3 none is (or no resident process runs), 1 failed, 2 wrong usage.\n";
+	"  --json                   the whole, as a JSON document\n" CMD_NETNS_HELP CMD_HELP_HELP
+	"\n"
+	"Exit codes: 0 a window is open, 3 none is (or no resident process runs), 1 failed, 2 "
+	"wrong usage.\n";
 
 static void cleanup_json(struct json_object **object)
 {
@@ -61,7 +64,8 @@ static void show_list(const char *label, struct json_object *list, const char *n
 
 	printf("  %s: %s", label, n ? "" : none);
 	for (size_t i = 0; i < n; i++)
-		printf("%s%s", i ? ", " : "", json_object_get_string(json_object_array_get_idx(list, i)));
+		printf("%s%s", i ? ", " : "",
+		       json_object_get_string(json_object_array_get_idx(list, i)));
 	printf("\n");
 }
 
@@ -76,7 +80,8 @@ static void show_window(struct json_object *window)
 	else
 		show_list("domains", member(window, "domains"), "every name");
 	printf("  responder: %s\n", string_of(window, "responder", "?"));
-	printf("  web server: %s\n", string_of(window, "web_server", "whoever listens where the client asked"));
+	printf("  web server: %s\n",
+	       string_of(window, "web_server", "whoever listens where the client asked"));
 	printf("  plane: %s\n", string_of(window, "plane", "?"));
 	if (strcmp(string_of(window, "client_ip", "none"), "none") != 0)
 		printf("  client address in a relay: %s\n", string_of(window, "client_ip", "none"));
@@ -95,7 +100,8 @@ static void show_planes(struct json_object *planes)
 		if (json_object_get_boolean(member(plane, "available")))
 			printf("  %s: available\n", name);
 		else
-			printf("  %s: not available: %s\n", name, string_of(plane, "reason", "no reason given"));
+			printf("  %s: not available: %s\n", name,
+			       string_of(plane, "reason", "no reason given"));
 	}
 	printf("\n");
 }
@@ -129,7 +135,8 @@ static void show_responder(struct json_object *responder)
 	if (!responder)
 		return;
 	if (member(responder, "pid"))
-		printf("built-in responder: %s, %s\n", string_of(responder, "pid", "?"), string_of(responder, "state", "?"));
+		printf("built-in responder: %s, %s\n", string_of(responder, "pid", "?"),
+		       string_of(responder, "state", "?"));
 	if (member(responder, "error"))
 		printf("built-in responder: %s\n", string_of(responder, "error", "?"));
 	if (member(responder, "pid") || member(responder, "error"))
@@ -141,7 +148,8 @@ static size_t count_windows(struct json_object *status)
 {
 	struct json_object *windows = member(status, "windows");
 
-	return json_object_is_type(windows, json_type_array) ? json_object_array_length(windows) : 0;
+	return json_object_is_type(windows, json_type_array) ? json_object_array_length(windows)
+							     : 0;
 }
 
 static void show_all(struct json_object *status)
@@ -152,7 +160,8 @@ static void show_all(struct json_object *status)
 		show_window(json_object_array_get_idx(member(status, "windows"), i));
 	if (n == 0)
 		printf("no window is open\n\n");
-	printf("resident process: %s, %s\n\n", string_of(status, "pid", "?"), string_of(status, "state", "?"));
+	printf("resident process: %s, %s\n\n", string_of(status, "pid", "?"),
+	       string_of(status, "state", "?"));
 	show_responder(member(status, "responder"));
 	show_planes(member(status, "planes"));
 	show_numbers("connections", member(status, "connections"));
@@ -167,7 +176,8 @@ static struct json_object *nobody(const struct ctl_client *client)
 
 	json_object_object_add(status, "version", json_object_new_string(ACME_STEER_VERSION));
 	json_object_object_add(status, "pid", NULL);
-	json_object_object_add(status, "netns", json_object_new_int64((int64_t)client->netns_inode));
+	json_object_object_add(status, "netns",
+			       json_object_new_int64((int64_t)client->netns_inode));
 	json_object_object_add(status, "state", json_object_new_string("idle"));
 	json_object_object_add(status, "windows", json_object_new_array());
 	return status;

@@ -13,8 +13,9 @@
  *                        +----> ADOPTING ----------------------> CLOSED
  *
  * Nothing is ever read from a connection, only peeked at, so whoever gets it gets every byte. A
- * connection has a descriptor in SNIFFING and WAITING; in ADOPTING the kernel has no socket for it, and
- * with the relay (CONNECTING, RELAYING) that owns it. In doubt the web server gets it. A client that goes away is closed.
+ * connection has a descriptor in SNIFFING and WAITING; in ADOPTING the kernel has no socket for it,
+ * and with the relay (CONNECTING, RELAYING) that owns it. In doubt the web server gets it. A client
+ * that goes away is closed.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -32,13 +33,13 @@
 struct conn {
 	uint8_t ref; /* REF_CONN; first */
 	uint8_t state;
-	bool polled; /* in epoll */
+	bool polled;	  /* in epoll */
 	bool client_done; /* it sent FIN */
 	uint16_t reason;  /* why it is relayed */
 	int fd;
 	struct timer timer;
 	struct conn *next;
-	struct conn **link; /* what points at us */
+	struct conn **link;   /* what points at us */
 	uint64_t deadline_ns; /* SNIFFING: then it goes as it stands; WAITING: see wait_limit() */
 	uint64_t waiting_since_ns; /* 0: the target was not tried yet */
 	uint64_t retry_ns;

@@ -19,10 +19,11 @@
 /* A responder that refuses is asked again for so long; then the web server gets the connection. */
 #define CONN_RESPONDER_WAIT_NS (UINT64_C(5) * 1000000000)
 /* The same for a web server that is not there: it is restarting, or has been stopped. */
-#define CONN_SERVER_WAIT_NS    (UINT64_C(10) * 1000000000)
+#define CONN_SERVER_WAIT_NS (UINT64_C(10) * 1000000000)
 /* A full accept queue, or missing segments: a client that comes directly tries for as long. */
-#define CONN_QUEUE_WAIT_NS     (UINT64_C(120) * 1000000000)
+#define CONN_QUEUE_WAIT_NS (UINT64_C(120) * 1000000000)
 
+/* clang-format off */
 #define CONN_COUNTERS(X)                                                                           \
 	X(ACCEPTED, "accepted", "connections that reached a sniffer")                              \
 	X(HANDED_WEB, "handed_off_web", "handed off to the web server")                            \
@@ -37,18 +38,19 @@
 	X(SERVER_DOWN, "server_down", "reset: no web server was there for seconds")                \
 	X(LOST, "lost", "given up in a hand-off")                                                  \
 	X(ACCEPT_PAUSED, "accept_paused", "times that accept() paused, descriptors having run out")
+/* clang-format on */
 
 #define CONN_COUNTER_ENUM(id, name, text) CONN_##id,
 enum conn_counter { CONN_COUNTERS(CONN_COUNTER_ENUM) CONN_COUNTER_COUNT };
 extern const char *const conn_counter_names[CONN_COUNTER_COUNT];
 
 enum conn_state {
-	CONN_SNIFFING, /* waiting for a whole ClientHello */
-	CONN_WAITING,  /* classified; the target is not ready */
-	CONN_ADOPTING, /* in neither socket: handoff_continue() */
+	CONN_SNIFFING,	 /* waiting for a whole ClientHello */
+	CONN_WAITING,	 /* classified; the target is not ready */
+	CONN_ADOPTING,	 /* in neither socket: handoff_continue() */
 	CONN_CONNECTING, /* the relay has it, and connects to the target */
 	CONN_RELAYING,	 /* the relay has it */
-	CONN_CLOSED,   /* freed after the batch of events */
+	CONN_CLOSED,	 /* freed after the batch of events */
 	CONN_STATES
 };
 extern const char *const conn_state_names[CONN_STATES];
@@ -67,21 +69,23 @@ const char *conn_reason_text(unsigned reason);
 
 struct conn;
 
-/* What the connections of one worker share. Only that worker's thread uses it, but for reading numbers. */
+/* What the connections of one worker share. Only that worker's thread uses it, but for reading
+ * numbers. */
 struct conn_owner {
 	struct routes *routes;
 	struct handoff_worker *handoff; /* NULL: this kernel can't */
 	struct relay_worker relay;
-	struct steer *steer; /* to exempt the relay's connections; NULL: nothing is steered any more */
+	struct steer
+		*steer;	  /* to exempt the relay's connections; NULL: nothing is steered any more */
 	unsigned sniffer; /* index */
 	int epoll_fd;
 	bool draining; /* the last window is closed: nothing is classified any more */
 	struct timers timers;
 	struct conn *first; /* all that are not closed */
 	struct conn *closed;
-	uint64_t counters[CONN_COUNTER_COUNT];	  /* read by others: __atomic */
-	uint64_t reasons[RELAY_REASONS];	  /* why connections were relayed; likewise */
-	uint32_t in_state[CONN_STATES];		  /* likewise */
+	uint64_t counters[CONN_COUNTER_COUNT]; /* read by others: __atomic */
+	uint64_t reasons[RELAY_REASONS];       /* why connections were relayed; likewise */
+	uint32_t in_state[CONN_STATES];	       /* likewise */
 	uint8_t peek[HELLO_MAX_STREAM];
 };
 

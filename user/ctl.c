@@ -76,7 +76,8 @@ int ctl_request_parse(char *text, size_t len, struct ctl_request *ret_request, c
 			return -EINVAL;
 		}
 		if (request->n == CTL_MAX_PAIRS) {
-			snprintf(error, CTL_MAX_ERROR, "more than %d lines in the request", CTL_MAX_PAIRS);
+			snprintf(error, CTL_MAX_ERROR, "more than %d lines in the request",
+				 CTL_MAX_PAIRS);
 			return -E2BIG;
 		}
 		if (!word_copy(request->pairs[request->n].key, line, (size_t)(equals - line))) {
@@ -98,7 +99,8 @@ const char *ctl_request_get(const struct ctl_request *request, const char *key)
 
 void ctl_message_init(struct ctl_message *message, const char *verb)
 {
-	message->len = (size_t)snprintf(message->text, sizeof(message->text), "%.*s\n", CTL_WORD_MAX, verb);
+	message->len = (size_t)snprintf(message->text, sizeof(message->text), "%.*s\n",
+					CTL_WORD_MAX, verb);
 }
 
 int ctl_message_add(struct ctl_message *message, const char *key, const char *value)
@@ -109,7 +111,8 @@ int ctl_message_add(struct ctl_message *message, const char *key, const char *va
 		return -EINVAL;
 	if (need + 1 > sizeof(message->text) - message->len) /* 1: the empty line */
 		return -E2BIG;
-	message->len += (size_t)snprintf(message->text + message->len, need + 1, "%s=%s\n", key, value);
+	message->len +=
+		(size_t)snprintf(message->text + message->len, need + 1, "%s=%s\n", key, value);
 	return 0;
 }
 
@@ -134,7 +137,8 @@ int ctl_netns(const char *netns, ino_t *ret_inode, char ret_path[PATH_MAX], char
 		n = snprintf(ret_path, PATH_MAX, "%s", netns);
 	else {
 		snprintf(error, CTL_MAX_ERROR,
-			 "netns: \"%.80s\" is neither a pid nor an absolute path; use for example /run/netns/NAME",
+			 "netns: \"%.80s\" is neither a pid nor an absolute path; use for example "
+			 "/run/netns/NAME",
 			 netns);
 		return -EINVAL;
 	}
@@ -148,8 +152,9 @@ int ctl_netns(const char *netns, ino_t *ret_inode, char ret_path[PATH_MAX], char
 	if (fd < 0 || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0) {
 		int r = -errno;
 
-		snprintf(error, CTL_MAX_ERROR, "netns: can't look at the network namespace of %.200s: %s",
-			 shown, strerror(-r));
+		snprintf(error, CTL_MAX_ERROR,
+			 "netns: can't look at the network namespace of %.200s: %s", shown,
+			 strerror(-r));
 		return r;
 	}
 	if (fs.f_type != NSFS_MAGIC || ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET) {
@@ -224,7 +229,8 @@ void ctl_ready(int fd, const char *word)
 {
 	int null_fd;
 
-	/* A parent that is gone needs no word, and must not end us by SIGPIPE, now or at a later message. */
+	/* A parent that is gone needs no word, and must not end us by SIGPIPE, now or at a later
+	 * message. */
 	signal(SIGPIPE, SIG_IGN);
 	if (write(fd, word, strlen(word)) < 0)
 		errno = 0;

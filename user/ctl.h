@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The control protocol, as both ends know it: where the socket is, what a request looks like, limits.
+ * The control protocol, as both ends know it: where the socket is, what a request looks like,
+ *limits.
  *
  * One conversation per connection, in text that socat can speak:
  *
@@ -49,7 +50,8 @@ struct ctl_request {
 
 /*
  * Reads the text of one request up to its empty line; cuts @text (@len bytes) into strings.
- * Returns 0, or -EINVAL / -E2BIG with one line in @error (CTL_MAX_ERROR bytes). Sets neither uid nor pid.
+ * Returns 0, or -EINVAL / -E2BIG with one line in @error (CTL_MAX_ERROR bytes). Sets neither uid
+ * nor pid.
  */
 int ctl_request_parse(char *text, size_t len, struct ctl_request *ret_request, char *error);
 
@@ -93,9 +95,9 @@ void ctl_unlock_file(const char *path, int fd);
 
 /*
  * For the resident process that ctl_client_start() started: tells it through --ready-fd that the
- * socket answers (CTL_READY), or that another process has the lock (CTL_BUSY), and closes @fd. After
- * CTL_READY stderr, which was the parent's pipe, is /dev/null: call log_to_syslog(). From now on SIGPIPE is ignored.
- * What goes wrong otherwise is written to stderr, before exit.
+ * socket answers (CTL_READY), or that another process has the lock (CTL_BUSY), and closes @fd.
+ * After CTL_READY stderr, which was the parent's pipe, is /dev/null: call log_to_syslog(). From now
+ * on SIGPIPE is ignored. What goes wrong otherwise is written to stderr, before exit.
  */
 #define CTL_READY "ready\n"
 #define CTL_BUSY  "busy\n"

@@ -6,7 +6,8 @@
  * moments when residents come and go: nobody listens -> start one; somebody else holds the lock, or
  * the connection ended without a last line -> that process is coming or leaving, ask again soon.
  * The resident process is a grandchild in its own session, with an environment, signals and
- * descriptors of its own: an ACME client that waits for EOF on a hook's output must not wait for it.
+ * descriptors of its own: an ACME client that waits for EOF on a hook's output must not wait for
+ * it.
  */
 #include "ctl_client.h"
 
@@ -28,8 +29,8 @@
 #define CONNECT_TIMEOUT_S 5	/* waiting for room in the listener's queue */
 #define START_TIMEOUT_MS  15000 /* a loaded machine needs seconds to load BPF */
 #define RETRY_PAUSE_MS	  20
-#define RETRY_MAX	  250 /* pauses: 5 s */
-#define START_MAX	  3   /* resident processes that one call starts */
+#define RETRY_MAX	  250  /* pauses: 5 s */
+#define START_MAX	  3    /* resident processes that one call starts */
 #define STDERR_MAX	  4096 /* bytes of a starting process's messages */
 #define READY_FD	  3
 
@@ -56,13 +57,14 @@ static int ms_until(uint64_t deadline_ns)
 {
 	uint64_t now = now_ns();
 
-	return deadline_ns <= now ? 0 : (int)((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+	return deadline_ns <= now ? 0
+				  : (int)((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
 }
 
 /* poll() on one descriptor until it is ready (0) or @deadline_ns (-ETIMEDOUT). */
 static int wait_for(int fd, short events, uint64_t deadline_ns)
 {
-	struct pollfd pollfd = {.fd = fd, .events = events};
+	struct pollfd pollfd = { .fd = fd, .events = events };
 
 	for (;;) {
 		int ms = ms_until(deadline_ns);
@@ -79,8 +81,8 @@ static int wait_for(int fd, short events, uint64_t deadline_ns)
 
 static int connect_to(const char *path, int *ret_fd)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct timeval timeout = {.tv_sec = CONNECT_TIMEOUT_S};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timeval timeout = { .tv_sec = CONNECT_TIMEOUT_S };
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
@@ -210,22 +212,24 @@ static void explain(const struct ctl_client *client, int r, unsigned timeout_ms,
 	switch (r) {
 	case -ENOENT:
 	case -ECONNREFUSED:
-		snprintf(error, CTL_MAX_ERROR, "no acme-steer is running in this network namespace");
+		snprintf(error, CTL_MAX_ERROR,
+			 "no acme-steer is running in this network namespace");
 		break;
 	case -EACCES:
 	case -EPERM:
 		snprintf(error, CTL_MAX_ERROR,
-			 "no right to use %s: run this as root, or as a member of the group %s", client->path,
-			 CTL_GROUP);
+			 "no right to use %s: run this as root, or as a member of the group %s",
+			 client->path, CTL_GROUP);
 		break;
 	case -ETIMEDOUT:
 		snprintf(error, CTL_MAX_ERROR,
-			 "the acme-steer that listens at %s didn't answer within %u s; it is stopped or overloaded",
+			 "the acme-steer that listens at %s didn't answer within %u s; it is "
+			 "stopped or overloaded",
 			 client->path, (timeout_ms + 999) / 1000);
 		break;
 	case -ECONNRESET:
-		snprintf(error, CTL_MAX_ERROR, "the acme-steer that listens at %s ends without an answer",
-			 client->path);
+		snprintf(error, CTL_MAX_ERROR,
+			 "the acme-steer that listens at %s ends without an answer", client->path);
 		break;
 	default:
 		snprintf(error, CTL_MAX_ERROR, "can't talk to %s: %s", client->path, strerror(-r));
@@ -238,7 +242,7 @@ int ctl_client_call(const struct ctl_client *client, const struct ctl_message *m
 	unsigned pauses = 0, starts = 0;
 
 	for (;;) {
-		struct timespec pause = {.tv_nsec = RETRY_PAUSE_MS * (long)NSEC_PER_MSEC};
+		struct timespec pause = { .tv_nsec = RETRY_PAUSE_MS * (long)NSEC_PER_MSEC };
 		int r = ctl_client_exchange(client->path, message, timeout_ms, ret_answer, error);
 		bool absent = r == -ENOENT || r == -ECONNREFUSED;
 
@@ -267,7 +271,8 @@ int ctl_client_call(const struct ctl_client *client, const struct ctl_message *m
 		if (pauses++ == RETRY_MAX) {
 			if (r == -EBUSY)
 				snprintf(error, CTL_MAX_ERROR,
-					 "another acme-steer holds the lock of this network namespace but doesn't listen at %s",
+					 "another acme-steer holds the lock of this network "
+					 "namespace but doesn't listen at %s",
 					 client->path);
 			else
 				explain(client, r, timeout_ms, error);
@@ -277,10 +282,12 @@ int ctl_client_call(const struct ctl_client *client, const struct ctl_message *m
 	}
 }
 
-/* The environment that the resident process gets: nothing of the ACME client's, its secrets least. */
+/* The environment that the resident process gets: nothing of the ACME client's, its secrets least.
+ */
 static char **resident_environment(void)
 {
-	static const char *const kept[] = {"PATH=", "TZ=", "LANG=", "LC_ALL=", "ASAN_OPTIONS=", "UBSAN_OPTIONS="};
+	static const char *const kept[] = { "PATH=",   "TZ=",		"LANG=",
+					    "LC_ALL=", "ASAN_OPTIONS=", "UBSAN_OPTIONS=" };
 	static char *environment[ARRAY_SIZE(kept) + 1];
 	size_t n = 0;
 
@@ -293,10 +300,11 @@ static char **resident_environment(void)
 }
 
 /* In the grandchild. Never returns. */
-static void __attribute__((noreturn)) become_resident(const struct ctl_client *client, int stderr_fd, int ready_fd)
+static void __attribute__((noreturn))
+become_resident(const struct ctl_client *client, int stderr_fd, int ready_fd)
 {
 	char netns[PATH_MAX + 16], workers[32], self[PATH_MAX];
-	char *argv[7] = {"acme-steer", "serve", "--on-demand", "--ready-fd=3"};
+	char *argv[7] = { "acme-steer", "serve", "--on-demand", "--ready-fd=3" };
 	static_assert(READY_FD == 3, "as in argv");
 	size_t argc = 4;
 	sigset_t none;
@@ -319,7 +327,8 @@ static void __attribute__((noreturn)) become_resident(const struct ctl_client *c
 	if (dup2(stderr_fd, STDERR_FILENO) < 0)
 		_exit(1);
 	if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
-	    dup2(ready_fd, READY_FD) < 0 || close_range(READY_FD + 1, ~0U, 0) < 0 || chdir("/") < 0) {
+	    dup2(ready_fd, READY_FD) < 0 || close_range(READY_FD + 1, ~0U, 0) < 0 ||
+	    chdir("/") < 0) {
 		log_error("can't start the resident process: %s", strerror(errno));
 		_exit(1);
 	}
@@ -345,7 +354,8 @@ static void read_some(int *fd, char *buf, size_t size, size_t *len)
 {
 	char scratch[512];
 	bool full = *len == size - 1; /* the rest is thrown away: the writer must not block */
-	ssize_t n = full ? read(*fd, scratch, sizeof(scratch)) : read(*fd, buf + *len, size - 1 - *len);
+	ssize_t n =
+		full ? read(*fd, scratch, sizeof(scratch)) : read(*fd, buf + *len, size - 1 - *len);
 
 	if (n > 0 && !full)
 		*len += (size_t)n;
@@ -355,8 +365,8 @@ static void read_some(int *fd, char *buf, size_t size, size_t *len)
 }
 
 /*
- * What a starting process wrote to stderr: of one that failed the last line is the error, every other line
- * is a warning. Its lines begin like ours, with the name of the program.
+ * What a starting process wrote to stderr: of one that failed the last line is the error, every
+ * other line is a warning. Its lines begin like ours, with the name of the program.
  */
 static void pass_on(char *text, bool failed, char *error)
 {
@@ -375,7 +385,8 @@ static void pass_on(char *text, bool failed, char *error)
 		last = line;
 	}
 	if (failed)
-		snprintf(error, CTL_MAX_ERROR, "%s", last ? last : "the resident process ended without a word");
+		snprintf(error, CTL_MAX_ERROR, "%s",
+			 last ? last : "the resident process ended without a word");
 	else if (last)
 		log_warn("%s", last);
 }
@@ -389,11 +400,13 @@ static int wait_until_ready(int stderr_fd, int ready_fd, char *error)
 
 	/* Its stderr closes last, by its end; the word comes before that. */
 	while (!strchr(word, '\n') && (stderr_fd >= 0 || ready_fd >= 0)) {
-		struct pollfd fds[] = {{.fd = stderr_fd, .events = POLLIN}, {.fd = ready_fd, .events = POLLIN}};
+		struct pollfd fds[] = { { .fd = stderr_fd, .events = POLLIN },
+					{ .fd = ready_fd, .events = POLLIN } };
 		int ms = ms_until(deadline_ns);
 
 		if (ms == 0) {
-			snprintf(error, CTL_MAX_ERROR, "the resident process wasn't ready within %d s",
+			snprintf(error, CTL_MAX_ERROR,
+				 "the resident process wasn't ready within %d s",
 				 START_TIMEOUT_MS / 1000);
 			return -ETIMEDOUT;
 		}
@@ -407,7 +420,8 @@ static int wait_until_ready(int stderr_fd, int ready_fd, char *error)
 	if (strcmp(word, CTL_BUSY) == 0)
 		return -EBUSY;
 	if (stderr_fd >= 0)
-		read_some(&stderr_fd, text, sizeof(text), &text_len); /* non-blocking: what came meanwhile */
+		read_some(&stderr_fd, text, sizeof(text),
+			  &text_len); /* non-blocking: what came meanwhile */
 	if (strcmp(word, CTL_READY) == 0) {
 		pass_on(text, false, error);
 		return 0;
@@ -431,14 +445,16 @@ int ctl_client_start(const struct ctl_client *client, char *error)
 		goto failed;
 	ready_read = fds[0];
 	ready_write = fds[1];
-	if (fcntl(stderr_read, F_SETFL, O_NONBLOCK) < 0 || fcntl(ready_read, F_SETFL, O_NONBLOCK) < 0)
+	if (fcntl(stderr_read, F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(ready_read, F_SETFL, O_NONBLOCK) < 0)
 		goto failed;
 
 	pid = fork();
 	if (pid < 0)
 		goto failed;
 	if (pid == 0) {
-		/* A session leader's child: out of the caller's session, and can't get a terminal. */
+		/* A session leader's child: out of the caller's session, and can't get a terminal.
+		 */
 		if (setsid() < 0)
 			_exit(1);
 		pid = fork();
@@ -455,7 +471,8 @@ int ctl_client_start(const struct ctl_client *client, char *error)
 		size_t len = strlen(error);
 
 		snprintf(error + len, CTL_MAX_ERROR - len,
-			 " (not root: run this as root, or have root run `acme-steer serve` and join the group %s)",
+			 " (not root: run this as root, or have root run `acme-steer serve` and "
+			 "join the group %s)",
 			 CTL_GROUP);
 	}
 	return r;

@@ -7,9 +7,9 @@
  *
  *	READING -> HANDLING -> SENDING -> CLOSED
  *
- * READING and SENDING have a deadline, so a peer that stalls is dropped. HANDLING belongs to whoever
- * will reply and has none: only ctl_reply_ok() and ctl_reply_error() leave it. When the peer goes
- * away in HANDLING the descriptor is closed at once and the conversation waits on without one.
+ * READING and SENDING have a deadline, so a peer that stalls is dropped. HANDLING belongs to
+ *whoever will reply and has none: only ctl_reply_ok() and ctl_reply_error() leave it. When the peer
+ *goes away in HANDLING the descriptor is closed at once and the conversation waits on without one.
  * CLOSED ones are freed after the batch of events, never within, because a later event of the batch
  * may still point to them.
  */
@@ -56,7 +56,7 @@ struct ctl_server {
 	int epoll_fd;
 	int listen_fd; /* -1: no longer */
 	int timer_fd;
-	bool accepting;		   /* the listener is watched */
+	bool accepting;		  /* the listener is watched */
 	uint64_t accept_again_ns; /* 0, or when to try again after an accept() that failed */
 	bool dispatching;
 	gid_t gid;
@@ -89,7 +89,7 @@ static void conn_free(struct ctl_conn *conn)
 
 static void conn_watch(struct ctl_conn *conn, uint32_t events)
 {
-	struct epoll_event event = {.events = events, .data.ptr = conn};
+	struct epoll_event event = { .events = events, .data.ptr = conn };
 
 	if (epoll_ctl(conn->server->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event) < 0)
 		conn_close(conn);
@@ -97,7 +97,8 @@ static void conn_watch(struct ctl_conn *conn, uint32_t events)
 
 static void server_watch_listener(struct ctl_server *server, bool accepting)
 {
-	struct epoll_event event = {.events = accepting ? EPOLLIN : 0, .data.ptr = &server->listen_fd};
+	struct epoll_event event = { .events = accepting ? EPOLLIN : 0,
+				     .data.ptr = &server->listen_fd };
 
 	if (server->listen_fd < 0 || server->accepting == accepting)
 		return;
@@ -148,8 +149,8 @@ static void conn_drain(struct ctl_conn *conn)
 static void conn_send(struct ctl_conn *conn)
 {
 	while (conn->out_sent < conn->out_len) {
-		ssize_t n = send(conn->fd, conn->out + conn->out_sent, conn->out_len - conn->out_sent,
-				 MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send(conn->fd, conn->out + conn->out_sent,
+				 conn->out_len - conn->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -290,10 +291,10 @@ static bool peer_allowed(const struct ctl_server *server, int fd, const struct u
 /* Takes over @fd, whatever happens. */
 static void conn_new(struct ctl_server *server, int fd)
 {
-	struct ucred peer = {.uid = (uid_t)-1, .gid = (gid_t)-1};
+	struct ucred peer = { .uid = (uid_t)-1, .gid = (gid_t)-1 };
 	socklen_t size = sizeof(peer);
 	struct ctl_conn *conn = calloc(1, sizeof(*conn));
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = conn };
 
 	if (conn)
 		conn->in = malloc(CTL_MAX_REQUEST);
@@ -315,7 +316,9 @@ static void conn_new(struct ctl_server *server, int fd)
 	server->conns = conn;
 	server->n_conns++;
 	if (!peer_allowed(server, fd, &peer))
-		ctl_reply_error(conn, "no right: uid %u is neither root nor in the socket's group (%s, if it exists)",
+		ctl_reply_error(conn,
+				"no right: uid %u is neither root nor in the socket's group (%s, "
+				"if it exists)",
 				peer.uid, CTL_GROUP);
 }
 
@@ -375,7 +378,8 @@ static void conn_read(struct ctl_conn *conn)
 			return;
 		}
 		if (conn->in_len == CTL_MAX_REQUEST) {
-			ctl_reply_error(conn, "the request is longer than %d bytes", CTL_MAX_REQUEST);
+			ctl_reply_error(conn, "the request is longer than %d bytes",
+					CTL_MAX_REQUEST);
 			return;
 		}
 	}
@@ -388,7 +392,8 @@ static void conn_event(struct ctl_conn *conn, uint32_t events)
 		conn_read(conn);
 		break;
 	case CONN_HANDLING:
-		/* HUP is both directions closed; a peer that only ended its own still wants the answer. */
+		/* HUP is both directions closed; a peer that only ended its own still wants the
+		 * answer. */
 		if (events & (EPOLLHUP | EPOLLERR)) {
 			close(conn->fd);
 			conn->fd = -1;
@@ -446,7 +451,8 @@ void ctl_server_stop_listening(struct ctl_server *server)
 {
 	if (server->listen_fd < 0)
 		return;
-	/* First the name: later clients find nobody; those in the accept queue get ECONNRESET and ask again. */
+	/* First the name: later clients find nobody; those in the accept queue get ECONNRESET and
+	 * ask again. */
 	unlink(server->address.sun_path);
 	close(server->listen_fd);
 	server->listen_fd = -1;
@@ -523,8 +529,8 @@ static int server_listen(struct ctl_server *server, const char *path)
 
 static int server_watch(struct ctl_server *server)
 {
-	struct epoll_event listener = {.events = EPOLLIN, .data.ptr = &server->listen_fd};
-	struct epoll_event timer = {.events = EPOLLIN, .data.ptr = &server->timer_fd};
+	struct epoll_event listener = { .events = EPOLLIN, .data.ptr = &server->listen_fd };
+	struct epoll_event timer = { .events = EPOLLIN, .data.ptr = &server->timer_fd };
 
 	server->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	server->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

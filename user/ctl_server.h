@@ -20,7 +20,8 @@ typedef void (*ctl_handler)(void *ctx, struct ctl_conn *conn, const struct ctl_r
  * the caller must hold ctl_lock(). Peers may talk when they are root, have our uid, or are in the
  * socket's group: CTL_GROUP if it exists, else ours.
  */
-int ctl_server_new(const char *path, ctl_handler handler, void *ctx, struct ctl_server **ret_server);
+int ctl_server_new(const char *path, ctl_handler handler, void *ctx,
+		   struct ctl_server **ret_server);
 
 /* Readable (for poll or epoll, level-triggered) when ctl_server_dispatch() has something to do. */
 int ctl_server_fd(const struct ctl_server *server);
@@ -38,10 +39,12 @@ bool ctl_server_busy(const struct ctl_server *server);
 void ctl_server_free(struct ctl_server *server);
 
 /* One data line; a newline in it becomes a space. */
-void ctl_reply_line(struct ctl_conn *conn, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void ctl_reply_line(struct ctl_conn *conn, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* The last line. @conn must not be used afterwards. */
 void ctl_reply_ok(struct ctl_conn *conn);
-void ctl_reply_error(struct ctl_conn *conn, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void ctl_reply_error(struct ctl_conn *conn, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 #endif

@@ -4,11 +4,10 @@
  *
  *   STEERING   leases are given; workers sniff and hand off.
  *   DRAINING   the sk_lookup program is detached. Workers give what they have to the web server at
- *              once, then what was in the accept queues (drained), then whatever handshakes that had
- *              begun still bring: the sniffers listen until no handshake is under way, which is
- *              read from the sockets themselves. SYN-ACKs are repeated for about a minute at most.
- *   LINGERING  programs and sniffers are gone. Relayed connections go on.
- *   FINISHED   those have ended, too.
+ *              once, then what was in the accept queues (drained), then whatever handshakes that
+ * had begun still bring: the sniffers listen until no handshake is under way, which is read from
+ * the sockets themselves. SYN-ACKs are repeated for about a minute at most. LINGERING  programs and
+ * sniffers are gone. Relayed connections go on. FINISHED   those have ended, too.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -89,8 +88,8 @@ static int load(struct engine *engine, unsigned n_workers, char *error, size_t e
 	return err;
 }
 
-int engine_new(struct routes *routes, unsigned n_workers, int notify_fd,
-	       struct engine **ret_engine, char *error, size_t error_size)
+int engine_new(struct routes *routes, unsigned n_workers, int notify_fd, struct engine **ret_engine,
+	       char *error, size_t error_size)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
 	int err;
@@ -239,8 +238,8 @@ static void unload(struct engine *engine)
 
 static uint64_t drain(struct engine *engine, uint64_t now)
 {
-	uint64_t look_ns = now - engine->drain_began_ns < NSEC_PER_SEC ? LOOK_AT_QUEUES_NS :
-									 LOOK_LONGER_NS;
+	uint64_t look_ns =
+		now - engine->drain_began_ns < NSEC_PER_SEC ? LOOK_AT_QUEUES_NS : LOOK_LONGER_NS;
 
 	if (engine->retiring) {
 		if (all(engine, loop_retired)) {

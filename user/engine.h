@@ -33,8 +33,8 @@ struct engine_numbers {
  * @notify_fd: an eventfd, the caller's, that becomes readable when engine_progress() has something
  * to do. Returns 0, or -errno with one line in @error.
  */
-int engine_new(struct routes *routes, unsigned n_workers, int notify_fd,
-	       struct engine **ret_engine, char *error, size_t error_size);
+int engine_new(struct routes *routes, unsigned n_workers, int notify_fd, struct engine **ret_engine,
+	       char *error, size_t error_size);
 
 /* Ends everything at once. NULL is fine. */
 void engine_free(struct engine *engine);
@@ -54,7 +54,8 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns);
 /* Asks the workers for a sign of life; before each round of leases. */
 void engine_ping(struct engine *engine);
 
-/* ENGINE_STEERING to ENGINE_DRAINING: all leases must have been ended. In another state: nothing. */
+/* ENGINE_STEERING to ENGINE_DRAINING: all leases must have been ended. In another state: nothing.
+ */
 void engine_drain(struct engine *engine);
 
 /* ENGINE_DRAINING back to ENGINE_STEERING. 0, or -errno: it can't any more, make a new one. */
@@ -65,7 +66,8 @@ enum engine_state engine_state(const struct engine *engine);
 /* All that waited in the accept queues when it began to drain has been given away. */
 bool engine_drained(const struct engine *engine);
 
-/* Goes on with what is under way, and returns the state. *ret_again_ns: when to call again at the latest. */
+/* Goes on with what is under way, and returns the state. *ret_again_ns: when to call again at the
+ * latest. */
 enum engine_state engine_progress(struct engine *engine, uint64_t now_ns, uint64_t *ret_again_ns);
 
 /* Adds this engine's numbers to *sum. */

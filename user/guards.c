@@ -78,8 +78,8 @@ int guards_new(struct guards **ret_guards, char *error, size_t error_size)
 	err = handoff_bpf__load(guards->bpf);
 	if (err) {
 		snprintf(error, error_size, "%s",
-			 err == -EPERM ? bpf_util_remedy(err) :
-					 "hand-off needs Linux 6.9 or later (kfunc "
+			 err == -EPERM ? bpf_util_remedy(err)
+				       : "hand-off needs Linux 6.9 or later (kfunc "
 					 "bpf_sk_assign_tcp_reqsk, with CONFIG_SYN_COOKIES)");
 		goto fail;
 	}
@@ -211,8 +211,8 @@ int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifin
 	int err;
 
 	block->ifindex = ifindex;
-	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_seize), block, sizeof(*block), block,
-		     ifindex, 0, &err);
+	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_seize), block, sizeof(*block),
+		     block, ifindex, 0, &err);
 	return err;
 }
 
@@ -243,8 +243,8 @@ int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t
 {
 	struct held_key held_key = { .flow = *key, .number = number };
 
-	return bpf_map__lookup_and_delete_elem(guards->bpf->maps.held, &held_key,
-					       sizeof(held_key), ret_held, sizeof(*ret_held), 0);
+	return bpf_map__lookup_and_delete_elem(guards->bpf->maps.held, &held_key, sizeof(held_key),
+					       ret_held, sizeof(*ret_held), 0);
 }
 
 int guards_commit(struct guards *guards, struct commit_block *block, unsigned ifindex)

@@ -60,7 +60,8 @@ int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifin
 int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
 		  size_t len, uint32_t mark);
 
-/* Has guard_socket hold what still reaches @fd, the socket that is to let go; or no longer. 0 or -errno. */
+/* Has guard_socket hold what still reaches @fd, the socket that is to let go; or no longer. 0 or
+ * -errno. */
 int guards_socket(struct guards *guards, int fd, bool on);
 
 /* Takes packet @number of those that are held for a connection. 0 or -ENOENT. */
@@ -68,8 +69,8 @@ int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t
 		     struct held *ret_held);
 
 /*
- * Runs handoff_commit on device @ifindex, where the connection's packets come in: a socket that is bound
- * to a device is not found from another. 0 or -errno; the answer is in the block.
+ * Runs handoff_commit on device @ifindex, where the connection's packets come in: a socket that is
+ * bound to a device is not found from another. 0 or -errno; the answer is in the block.
  */
 int guards_commit(struct guards *guards, struct commit_block *block, unsigned ifindex);
 

@@ -6,15 +6,15 @@
  *            entry holds back what the client sends and what the old socket would answer.
  *   peek     all bytes that the old socket has acknowledged: only we have them now. What reaches it
  *            later is held at its door.
- *   let go   TCP_REPAIR and close(): the old socket goes without FIN or RST. The way back ends here:
- *            whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over.
- *   replay   the first segment is injected, and guard_ingress gives it to the target's listener. The
- *            rest follows when the new socket is seen, from its own rcv_nxt on.
- *   commit   the new socket has everything: the guard entry goes.
+ *   let go   TCP_REPAIR and close(): the old socket goes without FIN or RST. The way back ends
+ * here: whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over. replay
+ * the first segment is injected, and guard_ingress gives it to the target's listener. The rest
+ * follows when the new socket is seen, from its own rcv_nxt on. commit   the new socket has
+ * everything: the guard entry goes.
  *
  * A connection for which the new socket is not there at once is pending: packets may take the way
- * over another CPU (RPS), the accept queue may have filled up meanwhile, the new socket's window may
- * be smaller than what is to be replayed. It is looked at again at job.next_ns. If the target's
+ * over another CPU (RPS), the accept queue may have filled up meanwhile, the new socket's window
+ * may be smaller than what is to be replayed. It is looked at again at job.next_ns. If the target's
  * listener has gone meanwhile, our own sniffer adopts it back, and all begins anew.
  *
  * What never happens: a guard entry goes while the new socket lacks bytes; two new sockets.
@@ -30,24 +30,24 @@
 #include "segment.h"
 #include "util.h"
 
-#define STATE_CLOSE_WAIT   8		/* include/net/tcp_states.h */
-#define SCRATCH_SIZE	   (256u << 10) /* grows when a client has sent more */
-#define SCRATCH_SPARE	   (64u << 10)
-#define FRAME_MAX	   3400		/* what one test-run's page holds */
-#define SEIZE_TRIES	   4		/* a device to be guarded first, perhaps two */
-#define BURST_SEGMENTS	   48		/* replayed before the new socket is looked at again */
-#define BURSTS		   64		/* of those, before other connections get their turn */
-#define FIRST_LOOK_NS	   (20 * NSEC_PER_USEC)
-#define LONGEST_LOOK_NS	   (50 * NSEC_PER_MSEC)
-#define PARK_NS		   (20 * NSEC_PER_MSEC) /* then packets in the gap are dropped, not parked */
-#define LOST_PACKET_NS	   (50 * NSEC_PER_MSEC) /* an injected segment that nobody saw by then */
-#define FIRST_RETRY_NS	   (5 * NSEC_PER_MSEC)
-#define LONGEST_RETRY_NS   (100 * NSEC_PER_MSEC)
-#define GO_BACK_NS	   (500 * NSEC_PER_MSEC) /* no listener for so long: adopt back */
+#define STATE_CLOSE_WAIT 8	      /* include/net/tcp_states.h */
+#define SCRATCH_SIZE	 (256u << 10) /* grows when a client has sent more */
+#define SCRATCH_SPARE	 (64u << 10)
+#define FRAME_MAX	 3400 /* what one test-run's page holds */
+#define SEIZE_TRIES	 4    /* a device to be guarded first, perhaps two */
+#define BURST_SEGMENTS	 48   /* replayed before the new socket is looked at again */
+#define BURSTS		 64   /* of those, before other connections get their turn */
+#define FIRST_LOOK_NS	 (20 * NSEC_PER_USEC)
+#define LONGEST_LOOK_NS	 (50 * NSEC_PER_MSEC)
+#define PARK_NS		 (20 * NSEC_PER_MSEC) /* then packets in the gap are dropped, not parked */
+#define LOST_PACKET_NS	 (50 * NSEC_PER_MSEC) /* an injected segment that nobody saw by then */
+#define FIRST_RETRY_NS	 (5 * NSEC_PER_MSEC)
+#define LONGEST_RETRY_NS (100 * NSEC_PER_MSEC)
+#define GO_BACK_NS	 (500 * NSEC_PER_MSEC) /* no listener for so long: adopt back */
 
 struct handoff_worker {
 	struct guards *guards;
-	int raw[2]; /* IPv4, IPv6 */
+	int raw[2];	  /* IPv4, IPv6 */
 	unsigned ifindex; /* the last connection's device: the next one's, nearly always */
 	uint8_t *scratch;
 	size_t scratch_size;
@@ -57,12 +57,12 @@ struct handoff_worker {
 static int raw_socket(int family)
 {
 	const int one = 1;
-	_cleanup_close_ int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
+	_cleanup_close_ int fd =
+		socket(family, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_RAW);
 
 	if (fd < 0)
 		return -errno;
-	if (family == AF_INET6 &&
-	    setsockopt(fd, IPPROTO_IPV6, IPV6_HDRINCL, &one, sizeof(one)) < 0)
+	if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_HDRINCL, &one, sizeof(one)) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }
@@ -167,7 +167,8 @@ static struct segment client_segment(const struct handoff_job *job)
 }
 
 /* Injects what the client sent from sequence number @seq on, one segment. Its length, or -errno. */
-static int replay_segment(struct handoff_worker *worker, const struct handoff_job *job, uint32_t seq)
+static int replay_segment(struct handoff_worker *worker, const struct handoff_job *job,
+			  uint32_t seq)
 {
 	size_t offset = (uint32_t)(seq - job->guard.first_seq);
 	size_t room = MIN(job->device->mtu, FRAME_MAX) - 40 - 32;
@@ -411,7 +412,8 @@ static void wait_for_child(struct handoff_worker *worker, struct handoff_job *jo
 
 	if (!seen && since < LOST_PACKET_NS)
 		return;
-	/* Seen by guard_ingress and no socket: its accept queue was full, or there is no listener. */
+	/* Seen by guard_ingress and no socket: its accept queue was full, or there is no listener.
+	 */
 	if (seen && since < job->backoff_ns)
 		return;
 	if (seen && block->adopt_error && now - job->began_ns > GO_BACK_NS)
@@ -455,7 +457,8 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 			wait_for_child(worker, job, &block, now);
 			break;
 		}
-		/* No progress since the last burst: its window is full, or the packets are on the way. */
+		/* No progress since the last burst: its window is full, or the packets are on the
+		 * way. */
 		if (i > 0 && block.rcv_nxt == got)
 			break;
 		got = block.rcv_nxt;

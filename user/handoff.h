@@ -13,14 +13,15 @@
 /* A connection whose new socket the kernel won't make is given up after this. */
 #define HANDOFF_DEADLINE_NS (UINT64_C(60) * 1000000000)
 /* Most bytes of the client's that move with a connection. */
-#define HANDOFF_MAX_BYTES   (8u << 20)
+#define HANDOFF_MAX_BYTES (8u << 20)
 
 /* One worker's scratch memory and raw sockets. Not shared between threads. */
 struct handoff_worker;
 
 enum handoff_answer {
 	HANDOFF_DONE,	 /* the target has it */
-	HANDOFF_PENDING, /* it left our socket, but is not there yet: handoff_continue() at next_ns */
+	HANDOFF_PENDING, /* it left our socket, but is not there yet: handoff_continue() at next_ns
+			  */
 	HANDOFF_AGAIN,	 /* nothing happened; the target, or the connection, may be ready soon */
 	HANDOFF_REFUSED, /* nothing happened, and it won't be possible: job.result says why */
 	HANDOFF_GONE,	 /* the client has gone away; our socket is still there to be closed */
@@ -32,7 +33,7 @@ struct handoff_job {
 	struct endpoint remote;
 	struct endpoint local;
 	struct endpoint target;
-	uint64_t cookie; /* SO_COOKIE of the socket that is to let go */
+	uint64_t cookie;  /* SO_COOKIE of the socket that is to let go */
 	uint16_t sniffer; /* index of the sniffer to go back to when the target is gone */
 
 	enum seize_result result; /* of the last attempt */

@@ -10,9 +10,9 @@
 /* Most bytes of handshake message that are reassembled; more is not a ClientHello to us. */
 #define HELLO_MAX_HANDSHAKE 16384
 /* Most bytes of stream that are looked at: that handshake, and the headers of its records. */
-#define HELLO_MAX_STREAM    (HELLO_MAX_HANDSHAKE + 4096)
+#define HELLO_MAX_STREAM (HELLO_MAX_HANDSHAKE + 4096)
 /* A host name in SNI has at most this many bytes (RFC 6066 names are DNS names). */
-#define HELLO_MAX_SNI	    255
+#define HELLO_MAX_SNI 255
 
 enum hello_answer {
 	HELLO_DONE, /* a whole ClientHello: *ret_hello is filled in */
@@ -21,7 +21,7 @@ enum hello_answer {
 };
 
 struct hello {
-	bool acme_tls;		     /* the ALPN list is exactly "acme-tls/1" (RFC 8737 section 3) */
+	bool acme_tls; /* the ALPN list is exactly "acme-tls/1" (RFC 8737 section 3) */
 	bool has_alpn;
 	size_t sni_len;		     /* 0: no SNI */
 	char sni[HELLO_MAX_SNI + 1]; /* host_name, lower case, NUL-terminated, no trailing dot */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Gives up rights. The order matters: an empty root directory and another user need capabilities, so
- * those go afterwards; the filter of system calls goes last, since everything before it needs more than
- * it lets through.
+ * Gives up rights. The order matters: an empty root directory and another user need capabilities,
+ * so those go afterwards; the filter of system calls goes last, since everything before it needs
+ * more than it lets through.
  */
 #include "isolate.h"
 
@@ -28,7 +28,7 @@
 /* An empty directory that is gone: nothing can be made in it, by nobody. */
 static int root_directory(void)
 {
-	char paths[][64] = {CTL_DIR "/.XXXXXX", "/tmp/acme-steer.XXXXXX"};
+	char paths[][64] = { CTL_DIR "/.XXXXXX", "/tmp/acme-steer.XXXXXX" };
 	int r = -ENOENT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
@@ -46,19 +46,22 @@ static int root_directory(void)
 	return r;
 }
 
-/* A service manager may have left us root without these: then root's files are kept away by the filter alone. */
+/* A service manager may have left us root without these: then root's files are kept away by the
+ * filter alone. */
 static int identity(void)
 {
 	int r = capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_CHROOT) ? root_directory() : 0;
 
 	if (r < 0)
 		return r;
-	if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_SETUID) || !capng_have_capability(CAPNG_EFFECTIVE, CAP_SETGID))
+	if (!capng_have_capability(CAPNG_EFFECTIVE, CAP_SETUID) ||
+	    !capng_have_capability(CAPNG_EFFECTIVE, CAP_SETGID))
 		return 0;
 	if (setgroups(0, NULL) < 0 && errno != EPERM) /* EPERM: a user namespace that denies it */
 		return -errno;
 	/* EINVAL: a user namespace without this id. */
-	if ((setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0) && errno != EINVAL)
+	if ((setresgid(NOBODY, NOBODY, NOBODY) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0) &&
+	    errno != EINVAL)
 		return -errno;
 	return 0;
 }
@@ -90,8 +93,9 @@ static int limits(unsigned max_fds)
 		__rlimit_resource_t resource;
 		rlim_t max;
 	} all[] = {
-		{RLIMIT_NOFILE, max_fds}, {RLIMIT_AS, MEMORY_MAX}, {RLIMIT_NPROC, 0},	 {RLIMIT_CORE, 0},
-		{RLIMIT_FSIZE, 0},	  {RLIMIT_MEMLOCK, 0},	   {RLIMIT_MSGQUEUE, 0},
+		{ RLIMIT_NOFILE, max_fds }, { RLIMIT_AS, MEMORY_MAX }, { RLIMIT_NPROC, 0 },
+		{ RLIMIT_CORE, 0 },	    { RLIMIT_FSIZE, 0 },       { RLIMIT_MEMLOCK, 0 },
+		{ RLIMIT_MSGQUEUE, 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
@@ -112,23 +116,42 @@ static int limits(unsigned max_fds)
 static int filter(void)
 {
 	static const int allowed[] = {
-		SCMP_SYS(accept4),	SCMP_SYS(brk),		 SCMP_SYS(clock_gettime), SCMP_SYS(close),
-		SCMP_SYS(epoll_ctl),	SCMP_SYS(epoll_pwait),	 SCMP_SYS(epoll_wait),	  SCMP_SYS(exit),
-		SCMP_SYS(exit_group),	SCMP_SYS(futex),	 SCMP_SYS(getpid),	  SCMP_SYS(getrandom),
-		SCMP_SYS(gettimeofday), SCMP_SYS(madvise),	 SCMP_SYS(mremap),	  SCMP_SYS(munmap),
-		SCMP_SYS(read),		SCMP_SYS(recvfrom),	 SCMP_SYS(restart_syscall), SCMP_SYS(rt_sigprocmask),
-		SCMP_SYS(rt_sigreturn), SCMP_SYS(sendto),	 SCMP_SYS(shutdown),	  SCMP_SYS(time),
+		SCMP_SYS(accept4),
+		SCMP_SYS(brk),
+		SCMP_SYS(clock_gettime),
+		SCMP_SYS(close),
+		SCMP_SYS(epoll_ctl),
+		SCMP_SYS(epoll_pwait),
+		SCMP_SYS(epoll_wait),
+		SCMP_SYS(exit),
+		SCMP_SYS(exit_group),
+		SCMP_SYS(futex),
+		SCMP_SYS(getpid),
+		SCMP_SYS(getrandom),
+		SCMP_SYS(gettimeofday),
+		SCMP_SYS(madvise),
+		SCMP_SYS(mremap),
+		SCMP_SYS(munmap),
+		SCMP_SYS(read),
+		SCMP_SYS(recvfrom),
+		SCMP_SYS(restart_syscall),
+		SCMP_SYS(rt_sigprocmask),
+		SCMP_SYS(rt_sigreturn),
+		SCMP_SYS(sendto),
+		SCMP_SYS(shutdown),
+		SCMP_SYS(time),
 		SCMP_SYS(write),
 	};
 	/* Not to make memory executable. */
-	static const int memory[] = {SCMP_SYS(mmap), SCMP_SYS(mprotect)};
+	static const int memory[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int r = ctx ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < ARRAY_SIZE(allowed) && r == 0; i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
 	for (size_t i = 0; i < ARRAY_SIZE(memory) && r == 0; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, memory[i], 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, memory[i], 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (r == 0)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -173,7 +196,8 @@ int isolate_resident(char *error, size_t error_size)
 	} kept[] = {
 		{ CAP_BPF, "load the programs" },
 		{ CAP_PERFMON, "let them read kernel structs" },
-		{ CAP_NET_ADMIN, "attach them; TCP_REPAIR, IP_TRANSPARENT, policy rules, sock_diag" },
+		{ CAP_NET_ADMIN,
+		  "attach them; TCP_REPAIR, IP_TRANSPARENT, policy rules, sock_diag" },
 		{ CAP_NET_RAW, "replay on lo" },
 		{ CAP_NET_BIND_SERVICE, "source ports of transparent relays" },
 		{ CAP_SETUID, "the responder's identity" },

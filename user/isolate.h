@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Gives up rights, in named stages: what a process that strangers talk to must not be able to do. */
+/* Gives up rights, in named stages: what a process that strangers talk to must not be able to do.
+ */
 #ifndef ISOLATE_H
 #define ISOLATE_H
 
 #include <stddef.h>
 
 /*
- * For the built-in responder, when all its descriptors are open and OpenSSL is ready. From then on: another
- * user and an empty root directory (if we were root), no capability, no way to get any, limits, and no
- * system call but those that serving TLS on descriptors that are there takes; any other ends the
- * process. It also ends with its parent. @max_fds: descriptors that it may have open.
- * Returns 0, or -errno with one line in @error; then the process must end.
+ * For the built-in responder, when all its descriptors are open and OpenSSL is ready. From then on:
+ * another user and an empty root directory (if we were root), no capability, no way to get any,
+ * limits, and no system call but those that serving TLS on descriptors that are there takes; any
+ * other ends the process. It also ends with its parent. @max_fds: descriptors that it may have
+ * open. Returns 0, or -errno with one line in @error; then the process must end.
  */
 int isolate_responder(unsigned max_fds, char *error, size_t error_size);
 
 /*
- * For the resident process, when it has its namespace, its lock and its control socket: keeps of the
- * capabilities that it has those that steering, handing off, relaying and starting a responder
+ * For the resident process, when it has its namespace, its lock and its control socket: keeps of
+ * the capabilities that it has those that steering, handing off, relaying and starting a responder
  * take, and can never get others. A kernel that counts BPF maps as locked memory (before 5.11) is
  * told not to mind. Returns 0, or -errno with one line in @error.
  */

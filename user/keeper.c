@@ -2,17 +2,18 @@
 /*
  * The resident process's end of the built-in responder.
  *
- * Theory of operation: the listener is ours, and every responder process inherits it: connections find it
- * while there is none, and wait in its queue. Orders are queued here and sent as the socket takes
- * them; the process reports the ticket of the last one done.
+ * Theory of operation: the listener is ours, and every responder process inherits it: connections
+ * find it while there is none, and wait in its queue. Orders are queued here and sent as the socket
+ * takes them; the process reports the ticket of the last one done.
  *
- *   OFF -> STARTING -> RUNNING         a process that dies makes it WAITING, then STARTING again, with a
- *              ^  \       |            new queue: all the challenges that there are then, and a SYNC.
- *              |   v      v            A ticket from before is done when that SYNC is.
+ *   OFF -> STARTING -> RUNNING         a process that dies makes it WAITING, then STARTING again,
+ * with a ^  \       |            new queue: all the challenges that there are then, and a SYNC. |
+ * v      v            A ticket from before is done when that SYNC is.
  *              +--- WAITING
  *
- * keeper_stop() leads from each of them to OFF: the process is set aside to end by itself, and is reaped.
- * A process that does not do its orders is ended; so that one that hangs is found out, there always are some.
+ * keeper_stop() leads from each of them to OFF: the process is set aside to end by itself, and is
+ * reaped. A process that does not do its orders is ended; so that one that hangs is found out,
+ * there always are some.
  */
 #include "keeper.h"
 
@@ -33,16 +34,17 @@
 #include "log.h"
 #include "util.h"
 
-#define BACKLOG	       4096
-#define MAX_ENDING     4 /* processes that are ending; one more, and the oldest is ended at once */
-#define FIRST_PAUSE_NS (50 * NSEC_PER_MSEC)
+#define BACKLOG		 4096
+#define MAX_ENDING	 4 /* processes that are ending; one more, and the oldest is ended at once */
+#define FIRST_PAUSE_NS	 (50 * NSEC_PER_MSEC)
 #define LONGEST_PAUSE_NS (5 * NSEC_PER_SEC)
-#define LONG_LIFE_NS   (10 * NSEC_PER_SEC) /* after so long a life the next pause is the first one again */
-#define TRIES_MAX      3		    /* processes in a row that never served, until waiting callers are told */
-#define START_NS       (10 * NSEC_PER_SEC)
-#define ORDER_NS       (5 * NSEC_PER_SEC) /* for the next order to be done */
-#define ENDING_NS      (5 * NSEC_PER_SEC)
-#define ASK_NS	       (2 * NSEC_PER_SEC) /* a process that has had no order for so long gets a SYNC */
+#define LONG_LIFE_NS \
+	(10 * NSEC_PER_SEC) /* after so long a life the next pause is the first one again */
+#define TRIES_MAX 3 /* processes in a row that never served, until waiting callers are told */
+#define START_NS  (10 * NSEC_PER_SEC)
+#define ORDER_NS  (5 * NSEC_PER_SEC) /* for the next order to be done */
+#define ENDING_NS (5 * NSEC_PER_SEC)
+#define ASK_NS	  (2 * NSEC_PER_SEC) /* a process that has had no order for so long gets a SYNC */
 
 static const char *const state_names[] = {
 	[KEEPER_OFF] = "off",
@@ -71,16 +73,16 @@ struct keeper {
 
 	struct responder_order *queue; /* not sent yet: [sent, n) */
 	size_t sent, n, size;
-	bool no_memory;	   /* an order is missing: the process must be started again */
-	uint64_t ticket;   /* the last one given */
-	uint64_t done;	   /* the last one reported */
+	bool no_memory;	    /* an order is missing: the process must be started again */
+	uint64_t ticket;    /* the last one given */
+	uint64_t done;	    /* the last one reported */
 	uint64_t old, sync; /* tickets up to @old are done when @sync is */
 
 	unsigned tries;
 	uint64_t started_ns, again_ns, pause_ns, asked_ns;
 	uint64_t restarts;
 	char error[256];
-	struct responder_report report;		  /* the last one */
+	struct responder_report report;		 /* the last one */
 	uint64_t counters[ANSWER_COUNTER_COUNT]; /* of earlier processes */
 	struct log_limit log_limit;
 };
@@ -132,7 +134,8 @@ static void process_kill(struct process *process)
 	int status;
 	int r = kill(process->pid, SIGKILL);
 
-	/* Without the right to, it ends when its socket is closed, or else when we do: not to be waited for. */
+	/* Without the right to, it ends when its socket is closed, or else when we do: not to be
+	 * waited for. */
 	while (r == 0 && waitpid(process->pid, &status, 0) < 0 && errno == EINTR)
 		;
 	process_close(process);
@@ -155,12 +158,12 @@ void keeper_free(struct keeper *keeper)
 }
 
 /*
- * On loopback, reachable by nobody from outside. IPv6, with a v4-mapped address: an IPv4 socket can't
- * adopt connections of IPv6 clients, and one on ::1 none of IPv4.
+ * On loopback, reachable by nobody from outside. IPv6, with a v4-mapped address: an IPv4 socket
+ * can't adopt connections of IPv6 clients, and one on ::1 none of IPv4.
  */
 static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 {
-	struct sockaddr_in6 address = {.sin6_family = AF_INET6};
+	struct sockaddr_in6 address = { .sin6_family = AF_INET6 };
 	struct sockaddr_storage bound;
 	socklen_t size = sizeof(bound);
 	_cleanup_close_ int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -168,7 +171,7 @@ static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 	if (fd < 0)
 		return -errno;
 	inet_pton(AF_INET6, "::ffff:127.0.0.1", &address.sin6_addr);
-	if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){0}, sizeof(int)) < 0 ||
+	if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int)) < 0 ||
 	    bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&bound, &size) < 0)
 		return -errno;
@@ -179,8 +182,8 @@ static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 /* In the child: other threads' locks may be taken, so system calls only. Never returns. */
 static void __attribute__((noreturn)) become_responder(int listener, int socket)
 {
-	static char *const argv[] = {"acme-steer", "responder", NULL};
-	static char *const environment[] = {NULL};
+	static char *const argv[] = { "acme-steer", "responder", NULL };
+	static char *const environment[] = { NULL };
 	sigset_t none;
 	int null_fd;
 
@@ -202,7 +205,7 @@ static void __attribute__((noreturn)) become_responder(int listener, int socket)
 
 static int process_start(struct keeper *keeper)
 {
-	struct epoll_event event = {.events = EPOLLIN};
+	struct epoll_event event = { .events = EPOLLIN };
 	_cleanup_close_ int ours = -1, theirs = -1;
 	int fds[2], pidfd;
 	pid_t pid;
@@ -217,7 +220,7 @@ static int process_start(struct keeper *keeper)
 	if (pid == 0)
 		become_responder(keeper->listener, theirs);
 	pidfd = pidfd_open(pid, 0);
-	keeper->process = (struct process){.pid = pid, .pidfd = pidfd, .socket = TAKE_FD(ours)};
+	keeper->process = (struct process){ .pid = pid, .pidfd = pidfd, .socket = TAKE_FD(ours) };
 	if (pidfd < 0 || epoll_ctl(keeper->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) < 0 ||
 	    epoll_ctl(keeper->epoll_fd, EPOLL_CTL_ADD, keeper->process.socket, &event) < 0) {
 		int err = -errno;
@@ -234,7 +237,8 @@ static void enqueue(struct keeper *keeper, enum responder_order_kind kind, const
 	struct responder_order *order;
 
 	keeper->ticket++;
-	if (keeper->state == KEEPER_WAITING || keeper->state == KEEPER_OFF) /* the next process is told all */
+	if (keeper->state == KEEPER_WAITING ||
+	    keeper->state == KEEPER_OFF) /* the next process is told all */
 		return;
 	if (keeper->n == keeper->size) {
 		size_t size = MAX(2 * keeper->size, (size_t)64);
@@ -248,7 +252,7 @@ static void enqueue(struct keeper *keeper, enum responder_order_kind kind, const
 		keeper->size = size;
 	}
 	order = &keeper->queue[keeper->n++];
-	*order = (struct responder_order){.ticket = keeper->ticket, .kind = kind};
+	*order = (struct responder_order){ .ticket = keeper->ticket, .kind = kind };
 	if (name)
 		order->name = *name;
 	if (digest)
@@ -269,7 +273,8 @@ static void wait_and_try_again(struct keeper *keeper, uint64_t now)
 	keeper->state = KEEPER_WAITING;
 	if (now - keeper->started_ns >= LONG_LIFE_NS)
 		keeper->pause_ns = 0;
-	keeper->pause_ns = keeper->pause_ns ? MIN(2 * keeper->pause_ns, LONGEST_PAUSE_NS) : FIRST_PAUSE_NS;
+	keeper->pause_ns =
+		keeper->pause_ns ? MIN(2 * keeper->pause_ns, LONGEST_PAUSE_NS) : FIRST_PAUSE_NS;
 	keeper->again_ns = now + keeper->pause_ns;
 }
 
@@ -281,7 +286,8 @@ static void start_process(struct keeper *keeper, uint64_t now)
 	keeper->done = 0;
 	memset(&keeper->report, 0, sizeof(keeper->report));
 	if (err) {
-		snprintf(keeper->error, sizeof(keeper->error), "starting the built-in responder: %s", strerror(-err));
+		snprintf(keeper->error, sizeof(keeper->error),
+			 "starting the built-in responder: %s", strerror(-err));
 		keeper->tries++;
 		wait_and_try_again(keeper, now);
 		return;
@@ -301,7 +307,8 @@ int keeper_start(struct keeper *keeper, struct endpoint *ret_at, char *error, si
 	if (keeper->state == KEEPER_OFF)
 		err = listen_somewhere(&keeper->listener, &keeper->at);
 	if (err) {
-		snprintf(error, error_size, "a listener for the built-in responder: %s", strerror(-err));
+		snprintf(error, error_size, "a listener for the built-in responder: %s",
+			 strerror(-err));
 		return err;
 	}
 	*ret_at = keeper->at;
@@ -360,7 +367,8 @@ void keeper_stop(struct keeper *keeper)
 	keeper->state = KEEPER_OFF;
 }
 
-uint64_t keeper_add(struct keeper *keeper, const struct name *name, const uint8_t digest[CHALLENGE_DIGEST])
+uint64_t keeper_add(struct keeper *keeper, const struct name *name,
+		    const uint8_t digest[CHALLENGE_DIGEST])
 {
 	enqueue(keeper, RESPONDER_ADD, name, digest);
 	return keeper->ticket;
@@ -400,7 +408,8 @@ static void read_reports(struct keeper *keeper, uint64_t now)
 {
 	struct responder_report report;
 
-	while (recv(keeper->process.socket, &report, sizeof(report), MSG_DONTWAIT) == (ssize_t)sizeof(report)) {
+	while (recv(keeper->process.socket, &report, sizeof(report), MSG_DONTWAIT) ==
+	       (ssize_t)sizeof(report)) {
 		if (report.failed) {
 			take_text(keeper, &report);
 			keeper->tries = TRIES_MAX; /* the next one would find the same */
@@ -418,12 +427,13 @@ static void read_reports(struct keeper *keeper, uint64_t now)
 
 static void send_orders(struct keeper *keeper)
 {
-	struct epoll_event event = {.events = EPOLLIN};
+	struct epoll_event event = { .events = EPOLLIN };
 
 	while (keeper->sent < keeper->n) {
 		const struct responder_order *order = &keeper->queue[keeper->sent];
 
-		if (send(keeper->process.socket, order, sizeof(*order), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		if (send(keeper->process.socket, order, sizeof(*order),
+			 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 			break;
 		keeper->sent++;
 	}
@@ -439,7 +449,8 @@ static void describe_end(struct keeper *keeper, int status, uint64_t now)
 	char how[64];
 
 	if (WIFSIGNALED(status))
-		snprintf(how, sizeof(how), "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		snprintf(how, sizeof(how), "ended by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
 	else
 		snprintf(how, sizeof(how), "ended with exit code %d", WEXITSTATUS(status));
 	if (!keeper->report.failed)
@@ -525,16 +536,22 @@ struct json_object *keeper_report(const struct keeper *keeper)
 	char address[ENDPOINT_STRLEN];
 
 	json_object_object_add(report, "state", json_object_new_string(state_names[keeper->state]));
-	json_object_object_add(report, "pid", keeper->process.pid ? json_object_new_int(keeper->process.pid) : NULL);
+	json_object_object_add(report, "pid",
+			       keeper->process.pid ? json_object_new_int(keeper->process.pid)
+						   : NULL);
 	json_object_object_add(report, "address",
-			       keeper->listener >= 0 ? json_object_new_string(endpoint_format(&keeper->at, address)) :
-						       NULL);
-	json_object_object_add(report, "restarts", json_object_new_int64((int64_t)keeper->restarts));
+			       keeper->listener >= 0 ? json_object_new_string(endpoint_format(
+							       &keeper->at, address))
+						     : NULL);
+	json_object_object_add(report, "restarts",
+			       json_object_new_int64((int64_t)keeper->restarts));
 	if (keeper->error[0] && keeper->state != KEEPER_RUNNING && keeper->state != KEEPER_OFF)
 		json_object_object_add(report, "error", json_object_new_string(keeper->error));
 	for (int i = 0; i < ANSWER_COUNTER_COUNT; i++)
-		json_object_object_add(counters, answer_counter_names[i],
-				       json_object_new_int64((int64_t)(keeper->counters[i] + keeper->report.counters[i])));
+		json_object_object_add(
+			counters, answer_counter_names[i],
+			json_object_new_int64(
+				(int64_t)(keeper->counters[i] + keeper->report.counters[i])));
 	json_object_object_add(report, "counters", counters);
 	return report;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The resident process's end of the built-in responder: starts it, tells it the challenges, starts it again. */
+/* The resident process's end of the built-in responder: starts it, tells it the challenges, starts
+ * it again. */
 #ifndef KEEPER_H
 #define KEEPER_H
 
@@ -35,9 +36,10 @@ void keeper_free(struct keeper *keeper);
 int keeper_fd(const struct keeper *keeper);
 
 /*
- * Starts the responder if it is off: listens for it, so that connections find it from now on and also
- * while one process follows another. From the thread that lives as long as the process, since a
- * responder ends with the thread that started it. *ret_at: where it is reached. 0, or -errno with one line in @error.
+ * Starts the responder if it is off: listens for it, so that connections find it from now on and
+ * also while one process follows another. From the thread that lives as long as the process, since
+ * a responder ends with the thread that started it. *ret_at: where it is reached. 0, or -errno with
+ * one line in @error.
  */
 int keeper_start(struct keeper *keeper, struct endpoint *ret_at, char *error, size_t error_size);
 
@@ -45,17 +47,19 @@ int keeper_start(struct keeper *keeper, struct endpoint *ret_at, char *error, si
 void keeper_stop(struct keeper *keeper);
 
 /* Orders, done in turn. The answer is a ticket for keeper_done(). Not while it is off. */
-uint64_t keeper_add(struct keeper *keeper, const struct name *name, const uint8_t digest[CHALLENGE_DIGEST]);
+uint64_t keeper_add(struct keeper *keeper, const struct name *name,
+		    const uint8_t digest[CHALLENGE_DIGEST]);
 uint64_t keeper_remove(struct keeper *keeper, const struct name *name);
 
 /*
- * Is the order of this ticket done? FAILED: no responder can be started; keeper_error() says why. It
- * goes on trying until keeper_stop().
+ * Is the order of this ticket done? FAILED: no responder can be started; keeper_error() says why.
+ * It goes on trying until keeper_stop().
  */
 enum keeper_answer keeper_done(const struct keeper *keeper, uint64_t ticket);
 const char *keeper_error(const struct keeper *keeper);
 
-/* Reads, writes, starts again. Returns when to call again; UINT64_MAX: when keeper_fd() is readable. */
+/* Reads, writes, starts again. Returns when to call again; UINT64_MAX: when keeper_fd() is
+ * readable. */
 uint64_t keeper_tick(struct keeper *keeper, uint64_t now_ns);
 
 /* Not started, or stopped. */
@@ -64,7 +68,8 @@ bool keeper_is_off(const struct keeper *keeper);
 /* No process is there, not even one that is ending. */
 bool keeper_is_idle(const struct keeper *keeper);
 
-/* For the status document: state, pid, address, how often started again, counters. The caller puts it. */
+/* For the status document: state, pid, address, how often started again, counters. The caller puts
+ * it. */
 struct json_object *keeper_report(const struct keeper *keeper);
 
 #endif

@@ -18,8 +18,8 @@ struct listener {
 };
 
 /*
- * Asks the kernel (sock_diag) for the TCP sockets that listen on @port (host order). Returns how many
- * are in @ret_listeners (LISTENERS_MAX entries), each address once, or -errno.
+ * Asks the kernel (sock_diag) for the TCP sockets that listen on @port (host order). Returns how
+ * many are in @ret_listeners (LISTENERS_MAX entries), each address once, or -errno.
  */
 int listeners_find(uint16_t port, struct listener *ret_listeners);
 

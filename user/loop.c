@@ -3,9 +3,9 @@
  * A worker: one thread that waits for events and hands them on.
  *
  * The main thread tells it what to do through a few flags and an eventfd that wakes it: drain (the
- * windows are closed), retire (nothing more can come), stop. The worker answers by flags too, and by
- * the main thread's eventfd. It never waits for anything but events and timers, and shares nothing
- * with other workers but the windows (routes.c) and the kernel's maps.
+ * windows are closed), retire (nothing more can come), stop. The worker answers by flags too, and
+ * by the main thread's eventfd. It never waits for anything but events and timers, and shares
+ * nothing with other workers but the windows (routes.c) and the kernel's maps.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -177,7 +177,7 @@ static void handle_event(struct loop *loop, const struct epoll_event *event, uin
 {
 	uint8_t *ref = event->data.ptr;
 
-	switch ((enum ref)*ref) {
+	switch ((enum ref) * ref) {
 	case REF_LISTENER:
 		if (loop->listener_fd >= 0 && !loop->accept_paused)
 			accept_some(loop, ACCEPTS_PER_EVENT, now);
@@ -236,7 +236,8 @@ static void *run(void *arg)
 	struct loop *loop = arg;
 	struct epoll_event events[EVENTS_PER_BATCH];
 
-	/* Looks at the child of a hand-off are tens of microseconds apart; the default slack is 50. */
+	/* Looks at the child of a hand-off are tens of microseconds apart; the default slack is 50.
+	 */
 	prctl(PR_SET_TIMERSLACK, 1);
 	while (!__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE)) {
 		int n = wait_events(loop, events, EVENTS_PER_BATCH);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A worker: one thread, one sniffer socket, one epoll, the connections that came by that sniffer. */
+/* A worker: one thread, one sniffer socket, one epoll, the connections that came by that sniffer.
+ */
 #ifndef LOOP_H
 #define LOOP_H
 
@@ -14,11 +15,11 @@
 struct loop;
 
 struct loop_config {
-	unsigned index;		/* of the worker and its sniffer */
+	unsigned index; /* of the worker and its sniffer */
 	struct routes *routes;
 	struct steer *steer;
-	struct guards *guards;	/* NULL: this kernel can't hand off */
-	int notify_fd;		/* an eventfd that the worker writes to when it has done what it was told */
+	struct guards *guards; /* NULL: this kernel can't hand off */
+	int notify_fd; /* an eventfd that the worker writes to when it has done what it was told */
 };
 
 struct loop_numbers {
@@ -43,7 +44,8 @@ int loop_sniffer_fd(const struct loop *loop);
  */
 void loop_drain(struct loop *loop, bool draining);
 
-/* All that was in the accept queue when loop_drain() was called has been accepted and given away. */
+/* All that was in the accept queue when loop_drain() was called has been accepted and given away.
+ */
 bool loop_drained(const struct loop *loop);
 
 /* Closes the sniffer and all that hands off: only relayed connections may be left. Once. */

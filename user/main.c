@@ -13,24 +13,28 @@ static const struct {
 	int (*function)(int argc, char **argv);
 	const char *help;
 } commands[] = {
-	{"run", cmd_run, "open a window, run an ACME client, close; exit as it did"},
-	{"open", cmd_open, "open or renew a window; returns when steering is live"},
-	{"close", cmd_close, "close a window; returns when nothing new is steered"},
-	{"challenge", cmd_challenge, "add, remove or list challenges that the built-in responder answers"},
-	{"status", cmd_status, "show windows, connections and counters"},
-	{"serve", cmd_serve, "the resident process; open and run start it by themselves"},
-	{"responder", cmd_responder, NULL}, /* the resident process starts it */
+	{ "run", cmd_run, "open a window, run an ACME client, close; exit as it did" },
+	{ "open", cmd_open, "open or renew a window; returns when steering is live" },
+	{ "close", cmd_close, "close a window; returns when nothing new is steered" },
+	{ "challenge", cmd_challenge,
+	  "add, remove or list challenges that the built-in responder answers" },
+	{ "status", cmd_status, "show windows, connections and counters" },
+	{ "serve", cmd_serve, "the resident process; open and run start it by themselves" },
+	{ "responder", cmd_responder, NULL }, /* the resident process starts it */
 };
 
 static int help(void)
 {
 	printf("Usage: acme-steer COMMAND [OPTION...]\n\n"
-	       "Answers TLS-ALPN-01 challenges on the port of a running web server: while a window is\n"
-	       "open, new connections that ask for acme-tls/1 go to the responder, all others to the web server.\n\n");
+	       "Answers TLS-ALPN-01 challenges on the port of a running web server: while a window "
+	       "is\n"
+	       "open, new connections that ask for acme-tls/1 go to the responder, all others to "
+	       "the web server.\n\n");
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (commands[i].help)
 			printf("  %-9s %s\n", commands[i].name, commands[i].help);
-	printf("\n`acme-steer COMMAND --help` shows a command's options; `acme-steer --version` the version.\n");
+	printf("\n`acme-steer COMMAND --help` shows a command's options; `acme-steer --version` "
+	       "the version.\n");
 	return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
 }
 
@@ -49,12 +53,13 @@ static void open_standard_fds(void)
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
-	char *help_argv[4] = {argv[0], argc > 2 ? argv[2] : NULL, "--help"};
+	char *help_argv[4] = { argv[0], argc > 2 ? argv[2] : NULL, "--help" };
 
 	open_standard_fds();
 	if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
 		return printf("acme-steer %s\n", ACME_STEER_VERSION) < 0 ? EXIT_FAILED : EXIT_DONE;
-	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || (strcmp(name, "help") == 0 && argc == 2))
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
+	    (strcmp(name, "help") == 0 && argc == 2))
 		return help();
 	if (strcmp(name, "help") == 0) {
 		/* "help open" is "open --help". */

@@ -124,7 +124,8 @@ const char *name_parse(const char *text, struct name *ret_name)
 	const char *fault;
 
 	if (strchr(text, '*'))
-		return "is a wildcard, and CAs validate those by DNS-01 only; use the names themselves, or DNS-01";
+		return "is a wildcard, and CAs validate those by DNS-01 only; use the names "
+		       "themselves, or DNS-01";
 	if (read_address(text, &name)) {
 		reverse_name(&name, name.sni);
 		*ret_name = name;
@@ -134,13 +135,15 @@ const char *name_parse(const char *text, struct name *ret_name)
 		len--;
 	if (len < sizeof(lower)) {
 		for (size_t i = 0; i < len; i++)
-			lower[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] | 0x20) : text[i];
+			lower[i] =
+				text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] | 0x20) : text[i];
 		lower[len] = '\0';
 	}
 	fault = host_name_fault(lower, len);
 	if (fault)
 		return fault;
-	if ((has_suffix(lower, ".in-addr.arpa") || has_suffix(lower, ".ip6.arpa")) && !read_reverse(lower, &name))
+	if ((has_suffix(lower, ".in-addr.arpa") || has_suffix(lower, ".ip6.arpa")) &&
+	    !read_reverse(lower, &name))
 		return "is not the whole reverse name of an IP address; give the address";
 	memcpy(name.sni, lower, len + 1);
 	*ret_name = name;
@@ -150,7 +153,8 @@ const char *name_parse(const char *text, struct name *ret_name)
 const char *name_format(const struct name *name, char buf[NAME_MAX_LEN + 1])
 {
 	if (name->address_len)
-		inet_ntop(name->address_len == 4 ? AF_INET : AF_INET6, name->address, buf, NAME_MAX_LEN + 1);
+		inet_ntop(name->address_len == 4 ? AF_INET : AF_INET6, name->address, buf,
+			  NAME_MAX_LEN + 1);
 	else
 		strcpy(buf, name->sni);
 	return buf;

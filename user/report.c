@@ -49,7 +49,8 @@ static struct json_object *window_report(const struct window *window,
 	json_object_object_add(report, "ports", ports);
 	json_object_object_add(report, "domains", domains);
 	if (options->built_in) {
-		const struct challenge_port *port = challenge_set_port(challenges, options->ports[0]);
+		const struct challenge_port *port =
+			challenge_set_port(challenges, options->ports[0]);
 
 		add_string(report, "responder", "built-in");
 		add_number(report, "challenges", port ? port->n : 0);
@@ -120,13 +121,11 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 
 	resident_numbers(resident, &numbers);
 	for (size_t i = 0; i < set->n; i++)
-		json_object_array_add(windows,
-				      window_report(set->windows[i], &resident->routes.challenges,
-						    now_ns));
-	json_object_object_add(planes, "handoff",
-			       plane_report(resident->last_no_handoff[0] ?
-						    resident->last_no_handoff :
-						    NULL));
+		json_object_array_add(windows, window_report(set->windows[i],
+							     &resident->routes.challenges, now_ns));
+	json_object_object_add(
+		planes, "handoff",
+		plane_report(resident->last_no_handoff[0] ? resident->last_no_handoff : NULL));
 	json_object_object_add(planes, "relay", plane_report(NULL));
 	for (int i = 0; i < CONN_CLOSED; i++)
 		add_number(connections, conn_state_names[i], numbers.loop.in_state[i]);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The resident process's mind. Windows are what users open and close; an engine is what steers while
- * any is open. The first window makes an engine or revives the one that still drains; when the last
- * one closes, by a user's word or by its deadline, the engine drains and in the end is freed.
- * An engine that only has relayed connections left makes room for a new one and lives on beside it.
+ * The resident process's mind. Windows are what users open and close; an engine is what steers
+ * while any is open. The first window makes an engine or revives the one that still drains; when
+ * the last one closes, by a user's word or by its deadline, the engine drains and in the end is
+ * freed. An engine that only has relayed connections left makes room for a new one and lives on
+ * beside it.
  *
  * Leases: every STEER_RENEW_NS each steered port gets a new one, never beyond the deadline of the
  * port's last window. Should this thread or a worker stop, the leases run out.
@@ -26,7 +27,8 @@ static void clean_policy(void)
 	unsigned removed = 0;
 
 	if (policy_clean(&removed) == 0 && removed)
-		log_info("removed %u policy rules and routes that an earlier process left", removed);
+		log_info("removed %u policy rules and routes that an earlier process left",
+			 removed);
 }
 
 int resident_init(struct resident *resident, unsigned workers)
@@ -108,7 +110,8 @@ static int engine_ready(struct resident *resident, char *error, size_t error_siz
 			i++;
 		if (i == RESIDENT_MAX_ENGINES) {
 			snprintf(error, error_size,
-				 "relayed connections of %d earlier windows are still open; end some "
+				 "relayed connections of %d earlier windows are still open; end "
+				 "some "
 				 "of them, or restart the resident process",
 				 RESIDENT_MAX_ENGINES - 1);
 			return -EBUSY;
@@ -144,7 +147,8 @@ static int check_target(struct resident *resident, const struct window_options *
 	endpoint_format(target, text);
 	if (options->plane == PLANE_HANDOFF) {
 		snprintf(error, error_size,
-			 "connections can't be handed off to %s: %s; without --plane=handoff they are "
+			 "connections can't be handed off to %s: %s; without --plane=handoff they "
+			 "are "
 			 "relayed",
 			 text, seize_texts[result]);
 		return -EOPNOTSUPP;
@@ -173,12 +177,14 @@ static int check_port(struct resident *resident, const struct window_options *op
 	int n = listeners_find(port, listeners);
 
 	if (n < 0) {
-		snprintf(error, error_size, "asking who listens on port %u: %s", port, strerror(-n));
+		snprintf(error, error_size, "asking who listens on port %u: %s", port,
+			 strerror(-n));
 		return n;
 	}
 	if (n == 0) {
 		snprintf(error, error_size,
-			 "nothing listens on port %u in this network namespace; start the web server "
+			 "nothing listens on port %u in this network namespace; start the web "
+			 "server "
 			 "first, or name where it is with --web-server or --netns",
 			 port);
 		return -ENOENT;
@@ -201,7 +207,8 @@ static int check_client_ip(const struct window_options *options, char *error, si
 	if (err)
 		snprintf(error, error_size,
 			 "connections are relayed, and their addresses can't be kept: %s; give "
-			 "CAP_NET_ADMIN, or choose --client-ip=proxy-v2 (the web server must expect it) or "
+			 "CAP_NET_ADMIN, or choose --client-ip=proxy-v2 (the web server must "
+			 "expect it) or "
 			 "--client-ip=none (it sees this host's address)",
 			 err == -EOPNOTSUPP ? "the kernel has no policy routing" : strerror(-err));
 	return err;
@@ -256,8 +263,8 @@ static void count_connections(const struct resident *resident, uint64_t *ret_han
 /* What of a window just opened is on other hosts; and of those that took its options over. */
 static void find_elsewhere(const struct window_set *set, struct window *opened)
 {
-	opened->responder_elsewhere = !opened->options.built_in &&
-				      !listeners_is_local(&opened->options.responder);
+	opened->responder_elsewhere =
+		!opened->options.built_in && !listeners_is_local(&opened->options.responder);
 	for (size_t i = 0; i < set->n; i++) {
 		struct window *window = set->windows[i];
 		const struct window_options *options = &window->options;
@@ -411,8 +418,7 @@ static void handle_status(struct resident *resident, struct ctl_conn *conn)
 		ctl_reply_error(conn, "no memory");
 		return;
 	}
-	ctl_reply_line(conn, "%s",
-		       json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN));
+	ctl_reply_line(conn, "%s", json_object_to_json_string_ext(report, JSON_C_TO_STRING_PLAIN));
 	ctl_reply_ok(conn);
 	json_object_put(report);
 }
@@ -504,7 +510,7 @@ void resident_close_all(struct resident *resident)
 {
 	while (resident->routes.windows.n > 0)
 		resident_close_window(resident, NULL, resident->routes.windows.windows[0],
-			     "closed, the resident process being stopped");
+				      "closed, the resident process being stopped");
 	if (resident->engines[0])
 		drain_if_unused(resident);
 }

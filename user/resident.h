@@ -22,9 +22,10 @@ struct resident {
 	struct routes routes;
 	unsigned workers;
 	ino_t netns_inode;
-	int notify_fd; /* eventfd: an engine has news */
-	struct engine *engines[RESIDENT_MAX_ENGINES]; /* [0]: steers, or drains and may be revived; may be NULL */
-	struct engine_numbers past; /* of engines that are gone */
+	int notify_fd;				      /* eventfd: an engine has news */
+	struct engine *engines[RESIDENT_MAX_ENGINES]; /* [0]: steers, or drains and may be revived;
+							 may be NULL */
+	struct engine_numbers past;		      /* of engines that are gone */
 	char last_no_handoff[256];
 	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
 	size_t n_closing;
@@ -40,7 +41,8 @@ void resident_free(struct resident *resident);
 /* A ctl_handler; @ctx is the resident. */
 void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request *request);
 
-/* Renews leases, ends windows whose time is over, goes on with what drains. Returns when to call again. */
+/* Renews leases, ends windows whose time is over, goes on with what drains. Returns when to call
+ * again. */
 uint64_t resident_tick(struct resident *resident, uint64_t now_ns);
 
 /* Closes all windows; what is under way is finished by resident_tick(). */
@@ -53,20 +55,23 @@ bool resident_is_idle(const struct resident *resident);
 void resident_numbers(const struct resident *resident, struct engine_numbers *ret_numbers);
 
 /*
- * For challenges, which have windows too. Opens or renews a window, with an engine and everything; then
- * resident_settle(). 0, or -errno with one line in @error.
+ * For challenges, which have windows too. Opens or renews a window, with an engine and everything;
+ * then resident_settle(). 0, or -errno with one line in @error.
  */
 int resident_open_window(struct resident *resident, const struct window_options *options,
 			 bool *ret_renewed, char *error, size_t error_size);
 
-/* Closes one; tells @conn (may be NULL) in a line. Then resident_settle() or resident_reply_when_drained(). */
+/* Closes one; tells @conn (may be NULL) in a line. Then resident_settle() or
+ * resident_reply_when_drained(). */
 void resident_close_window(struct resident *resident, struct ctl_conn *conn,
 			   const struct window *window, const char *why);
 
-/* After windows were opened or closed: leases for those that are open; without any, the engine drains. */
+/* After windows were opened or closed: leases for those that are open; without any, the engine
+ * drains. */
 void resident_settle(struct resident *resident);
 
-/* The same, and replies ok: at once, or, without a window, when nothing waits in the accept queues. */
+/* The same, and replies ok: at once, or, without a window, when nothing waits in the accept queues.
+ */
 void resident_reply_when_drained(struct resident *resident, struct ctl_conn *conn);
 
 /* The status document, as `status --json` prints it. The caller puts it. */

@@ -3,11 +3,12 @@
  * The built-in responder's process: strangers talk to it, so it has no rights (isolate.c) and knows
  * nothing but names and digests, which are no secrets.
  *
- * Theory of operation: one epoll holds the listener, the socket to the resident process, and the connections.
- * It listens from the first SYNC on: what waited in the queue for it while the process before it died must not be
- * told that its name is unknown. Orders are done as they come and reported by the ticket of the last one. When the resident process closes
- * its end, or dies, this takes what is in the accept queue, finishes what has begun, for RESPONDER_END_NS at
- * most, and ends. (If that process dies the kernel ends this one even before.)
+ * Theory of operation: one epoll holds the listener, the socket to the resident process, and the
+ * connections. It listens from the first SYNC on: what waited in the queue for it while the process
+ * before it died must not be told that its name is unknown. Orders are done as they come and
+ * reported by the ticket of the last one. When the resident process closes its end, or dies, this
+ * takes what is in the accept queue, finishes what has begun, for RESPONDER_END_NS at most, and
+ * ends. (If that process dies the kernel ends this one even before.)
  */
 #include "responder.h"
 
@@ -24,9 +25,9 @@
 #include "isolate.h"
 #include "util.h"
 
-#define EVENTS	       64
-#define ACCEPTS	       64 /* in one go, before others get their turn */
-#define OTHER_FDS      16 /* that are no connections */
+#define EVENTS		64
+#define ACCEPTS		64		      /* in one go, before others get their turn */
+#define OTHER_FDS	16		      /* that are no connections */
 #define ACCEPT_PAUSE_NS (100 * NSEC_PER_MSEC) /* without descriptors: not to spin */
 
 struct responder {
@@ -37,7 +38,8 @@ struct responder {
 	uint64_t accept_again_ns; /* 0, or when to listen again */
 	uint64_t end_ns;	  /* 0: the resident process is there */
 	uint64_t ticket;
-	bool synced; /* it has all the challenges that there were when it was started, and listens */
+	bool synced; /* it has all the challenges that there were when it was started, and listens
+		      */
 	bool out_of_memory;
 	struct responder_report reported;
 	bool report_due; /* could not be sent, or must be at once */
@@ -46,7 +48,7 @@ struct responder {
 
 static void watch(struct responder *responder, int op, int *fd, uint32_t events)
 {
-	struct epoll_event event = {.events = events, .data.ptr = fd};
+	struct epoll_event event = { .events = events, .data.ptr = fd };
 
 	epoll_ctl(responder->epoll_fd, op, *fd, &event);
 }
@@ -69,7 +71,8 @@ static void report(struct responder *responder, uint64_t now)
 	responder->report_due = false;
 }
 
-/* Reports what is new. Returns when there will be something again; UINT64_MAX: not before an event. */
+/* Reports what is new. Returns when there will be something again; UINT64_MAX: not before an event.
+ */
 static uint64_t report_if_due(struct responder *responder, uint64_t now)
 {
 	const struct responder_report *last = &responder->reported;
@@ -93,8 +96,8 @@ static void do_order(struct responder *responder, const struct responder_order *
 	switch (order->kind) {
 	case RESPONDER_ADD:
 		/* Without memory: not reported as done, and a new process will try. */
-		if (challenge_set_add(&responder->answerer.challenges, &order->name, order->digest, 0, UINT64_MAX,
-				      &replaced, error, sizeof(error)) < 0) {
+		if (challenge_set_add(&responder->answerer.challenges, &order->name, order->digest,
+				      0, UINT64_MAX, &replaced, error, sizeof(error)) < 0) {
 			responder->out_of_memory = true;
 			return;
 		}
@@ -213,10 +216,11 @@ static void serve(struct responder *responder)
 	}
 }
 
-/* A terminal's Ctrl-C, or a service manager that ends all at once: the resident process says when to end. */
+/* A terminal's Ctrl-C, or a service manager that ends all at once: the resident process says when
+ * to end. */
 static void ignore_signals(void)
 {
-	static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE };
 
 	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
 		signal(ignored[i], SIG_IGN);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The built-in responder: a process of its own, without rights, that answers challenges. And what it
- * and the resident process say to each other, over a SOCK_SEQPACKET socket, one struct a message; both
- * are the same program, so there is no version.
+ * The built-in responder: a process of its own, without rights, that answers challenges. And what
+ * it and the resident process say to each other, over a SOCK_SEQPACKET socket, one struct a
+ * message; both are the same program, so there is no version.
  */
 #ifndef RESPONDER_H
 #define RESPONDER_H
@@ -20,7 +20,7 @@
 /* The counters change at most so often for the resident process. */
 #define RESPONDER_REPORT_NS (UINT64_C(100) * 1000000)
 /* When the resident process has nothing more to say: for the handshakes that have begun. */
-#define RESPONDER_END_NS    (UINT64_C(2) * 1000000000)
+#define RESPONDER_END_NS (UINT64_C(2) * 1000000000)
 
 enum responder_order_kind {
 	RESPONDER_ADD,
@@ -44,8 +44,9 @@ struct responder_report {
 };
 
 /*
- * The process's life, from exec to its exit code: descriptors RESPONDER_FD_LISTENER (listening, non-blocking) and
- * RESPONDER_FD_RESIDENT (non-blocking) are given. It ends when the other end of the latter is closed.
+ * The process's life, from exec to its exit code: descriptors RESPONDER_FD_LISTENER (listening,
+ * non-blocking) and RESPONDER_FD_RESIDENT (non-blocking) are given. It ends when the other end of
+ * the latter is closed.
  */
 int responder_run(void);
 

@@ -67,9 +67,9 @@ bool routes_responder(struct routes *routes, const struct endpoint *local, const
 		/* A responder has no use for the client's address. */
 		*ret_route = (struct route){ .to_responder = true,
 					     .elsewhere = window->responder_elsewhere,
-					     .target = window->options.built_in ?
-							       routes->built_in :
-							       window->options.responder,
+					     .target = window->options.built_in
+							       ? routes->built_in
+							       : window->options.responder,
 					     .plane = window->options.plane,
 					     .client_ip = CLIENT_IP_NONE };
 		__atomic_fetch_add(&window->acme_connections, 1, __ATOMIC_RELAXED);

@@ -39,8 +39,9 @@ struct route routes_web_server(struct routes *routes, const struct endpoint *loc
 			       uint64_t *ret_sniff_ns);
 
 /*
- * To the responder that wants an acme-tls/1 ClientHello for @sni on the port of @local: the built-in one if
- * there is a challenge for the name, else a window's; counts it there. False when nobody does.
+ * To the responder that wants an acme-tls/1 ClientHello for @sni on the port of @local: the
+ * built-in one if there is a challenge for the name, else a window's; counts it there. False when
+ * nobody does.
  */
 bool routes_responder(struct routes *routes, const struct endpoint *local, const char *sni,
 		      struct route *ret_route);

@@ -77,7 +77,8 @@ static size_t put_ipv6(uint8_t *ip, const struct flow_key *key, size_t tcp_len)
 	return 40;
 }
 
-/* @addresses: source and destination, @addresses_len bytes together, as they stand in the packet. */
+/* @addresses: source and destination, @addresses_len bytes together, as they stand in the packet.
+ */
 static uint16_t tcp_checksum(const uint8_t *addresses, size_t addresses_len, const uint8_t *tcp,
 			     size_t len)
 {
@@ -122,8 +123,8 @@ size_t segment_build(const struct segment *segment, uint8_t *frame, size_t size)
 	}
 	if (segment->len)
 		memcpy(tcp + header_len, segment->payload, segment->len);
-	put16(tcp + 16, v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len) :
-			     tcp_checksum(ip + 8, 32, tcp, tcp_len));
+	put16(tcp + 16,
+	      v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len) : tcp_checksum(ip + 8, 32, tcp, tcp_len));
 	return (size_t)(tcp - frame) + tcp_len;
 }
 
@@ -146,7 +147,7 @@ static void cut_to_piece(const struct held *held, uint8_t *ip, size_t ip_len, bo
 	}
 	put32(tcp + 4, get32(tcp + 4) + held->offset);
 	if (held->more)
-		tcp[13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
+		tcp[13] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
 }
 
 size_t segment_from_held(const struct held *held, const uint8_t mac[6], uint8_t *frame, size_t size)
@@ -166,8 +167,8 @@ size_t segment_from_held(const struct held *held, const uint8_t mac[6], uint8_t 
 		cut_to_piece(held, ip, ip_len, v4);
 	if (held->no_checksum) {
 		put16(tcp + 16, 0);
-		put16(tcp + 16, v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len) :
-				     tcp_checksum(ip + 8, 32, tcp, tcp_len));
+		put16(tcp + 16, v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len)
+				   : tcp_checksum(ip + 8, 32, tcp, tcp_len));
 	}
 	return SEGMENT_ETHERNET_LEN + held->len;
 }

@@ -152,5 +152,5 @@ int steer_exempt(struct steer *steer, const struct endpoint *source, bool add)
 void steer_counters(struct steer *steer, uint64_t ret_counters[STEER_COUNTER_COUNT])
 {
 	bpf_util_sum(bpf_map__fd(steer->bpf->maps.steer_counters), STEER_COUNTER_COUNT,
-			       ret_counters);
+		     ret_counters);
 }

@@ -8,9 +8,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ARRAY_SIZE(a)	  (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b)	  ((a) < (b) ? (a) : (b))
-#define MAX(a, b)	  ((a) > (b) ? (a) : (b))
+#define ARRAY_SIZE(a)		      (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)		      ((a) < (b) ? (a) : (b))
+#define MAX(a, b)		      ((a) > (b) ? (a) : (b))
 #define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
 #define NSEC_PER_SEC  UINT64_C(1000000000)
@@ -32,17 +32,17 @@ static inline void cleanup_free(void *p)
 #define _cleanup_free_	__attribute__((cleanup(cleanup_free)))
 
 /* Take ownership out of a variable that a clean-up attribute watches. */
-#define TAKE_FD(fd)                 \
-	({                          \
-		int _taken = (fd);  \
-		(fd) = -1;          \
-		_taken;             \
+#define TAKE_FD(fd)                \
+	({                         \
+		int _taken = (fd); \
+		(fd) = -1;         \
+		_taken;            \
 	})
-#define TAKE_PTR(p)                        \
-	({                                 \
+#define TAKE_PTR(p)                         \
+	({                                  \
 		__typeof__(p) _taken = (p); \
-		(p) = NULL;                \
-		_taken;                    \
+		(p) = NULL;                 \
+		_taken;                     \
 	})
 
 /* CLOCK_MONOTONIC in nanoseconds: the clock of bpf_ktime_get_ns(), leases and deadlines. */

@@ -40,7 +40,8 @@ void window_options_init(struct window_options *options)
 	strcpy(options->name, WINDOW_DEFAULT_NAME);
 	options->ttl_s = WINDOW_DEFAULT_TTL_S;
 	options->sniff_timeout_ms = WINDOW_DEFAULT_SNIFF_MS;
-	/* What else there is makes a web server that trusts this host's addresses trust every client. */
+	/* What else there is makes a web server that trusts this host's addresses trust every
+	 * client. */
 	options->client_ip = CLIENT_IP_TRANSPARENT;
 	options->ports[0] = WINDOW_DEFAULT_PORT;
 	options->n_ports = 1;
@@ -88,19 +89,24 @@ static int duration_parse(const char *text, const struct unit *units, uint64_t *
 
 static int set_ttl(struct window_options *options, const char *value, char *error, size_t size)
 {
-	static const struct unit units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"h", 3600}, {}};
+	static const struct unit units[] = {
+		{ "", 1 }, { "s", 1 }, { "m", 60 }, { "h", 3600 }, {}
+	};
 	uint64_t ttl_s;
 
 	if (duration_parse(value, units, &ttl_s) < 0)
 		return refuse(error, size, -EINVAL,
-			      "ttl: \"%.40s\" is no time; use for example 600, 90s, 10m or 1h", value);
-	if (ttl_s == 0)
-		return refuse(error, size, -EINVAL,
-			      "ttl: %.40s would close the window at once; use 1s to 1h, for example 10m",
+			      "ttl: \"%.40s\" is no time; use for example 600, 90s, 10m or 1h",
 			      value);
+	if (ttl_s == 0)
+		return refuse(
+			error, size, -EINVAL,
+			"ttl: %.40s would close the window at once; use 1s to 1h, for example 10m",
+			value);
 	if (ttl_s > WINDOW_MAX_TTL_S)
 		return refuse(error, size, -EINVAL,
-			      "ttl: %.40s is more than the 1h allowed; use 1h, or `acme-steer run`, which renews",
+			      "ttl: %.40s is more than the 1h allowed; use 1h, or `acme-steer "
+			      "run`, which renews",
 			      value);
 	options->ttl_s = (uint32_t)ttl_s;
 	return 0;
@@ -109,27 +115,31 @@ static int set_ttl(struct window_options *options, const char *value, char *erro
 static int set_sniff_timeout(struct window_options *options, const char *value, char *error,
 			     size_t size)
 {
-	static const struct unit units[] = {{"ms", 1}, {"s", 1000}, {}};
+	static const struct unit units[] = { { "ms", 1 }, { "s", 1000 }, {} };
 	uint64_t ms;
 
 	if (duration_parse(value, units, &ms) < 0)
 		return refuse(error, size, -EINVAL,
-			      "sniff-timeout: \"%.40s\" is no time; use for example 500ms or 3s", value);
+			      "sniff-timeout: \"%.40s\" is no time; use for example 500ms or 3s",
+			      value);
 	if (ms < WINDOW_MIN_SNIFF_MS || ms > WINDOW_MAX_SNIFF_MS)
 		return refuse(error, size, -EINVAL,
-			      "sniff-timeout: %.40s is outside 100ms to 60s; the default is 3s", value);
+			      "sniff-timeout: %.40s is outside 100ms to 60s; the default is 3s",
+			      value);
 	options->sniff_timeout_ms = (uint32_t)ms;
 	return 0;
 }
 
 static int set_name(struct window_options *options, const char *value, char *error, size_t size)
 {
-	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	size_t len = strlen(value);
 
 	if (len == 0 || len > WINDOW_NAME_MAX || strspn(value, allowed) != len)
 		return refuse(error, size, -EINVAL,
-			      "name: \"%.80s\" is no window name; use 1 to 63 of A-Z a-z 0-9 . _ -", value);
+			      "name: \"%.80s\" is no window name; use 1 to 63 of A-Z a-z 0-9 . _ -",
+			      value);
 	memcpy(options->name, value, len + 1);
 	return 0;
 }
@@ -140,7 +150,8 @@ static int set_port(struct window_options *options, const char *value, char *err
 	size_t n = options->ports_given ? options->n_ports : 0;
 	unsigned long port;
 
-	port = len >= 1 && len <= 5 && strspn(value, "0123456789") == len ? strtoul(value, NULL, 10) : 0;
+	port = len >= 1 && len <= 5 && strspn(value, "0123456789") == len ? strtoul(value, NULL, 10)
+									  : 0;
 	if (port < 1 || port > UINT16_MAX)
 		return refuse(error, size, -EINVAL,
 			      "port: \"%.40s\" is no port; use 1 to 65535, for example 443", value);
@@ -169,7 +180,8 @@ static int set_domain(struct window_options *options, const char *value, char *e
 			return 0;
 	if (options->n_domains == WINDOW_MAX_DOMAINS)
 		return refuse(error, size, -E2BIG,
-			      "domain: a window has at most %d names; give none, which means every name, or open another window",
+			      "domain: a window has at most %d names; give none, which means every "
+			      "name, or open another window",
 			      WINDOW_MAX_DOMAINS);
 	strcpy(options->domains[options->n_domains++], name.sni);
 	return 0;
@@ -184,9 +196,10 @@ static int set_endpoint(const char *key, const char *value, const char *example,
 	bool multicast, unspecified;
 
 	if (endpoint_parse(value, 0, &endpoint) < 0)
-		return refuse(error, size, -EINVAL,
-			      "%s: \"%.80s\" is no address with a port; use for example %s or [::1]:%s", key,
-			      value, example, strchr(example, ':') + 1);
+		return refuse(
+			error, size, -EINVAL,
+			"%s: \"%.80s\" is no address with a port; use for example %s or [::1]:%s",
+			key, value, example, strchr(example, ':') + 1);
 	if (endpoint_is_v4(&endpoint)) {
 		unspecified = addr[12] == 0;
 		multicast = addr[12] >= 224;
@@ -195,33 +208,39 @@ static int set_endpoint(const char *key, const char *value, const char *example,
 		multicast = IN6_IS_ADDR_MULTICAST(&endpoint.addr);
 	}
 	if (unspecified || multicast)
-		return refuse(error, size, -EINVAL,
-			      "%s: %.80s is an address that nobody can connect to; use for example %s", key,
-			      value, example);
+		return refuse(
+			error, size, -EINVAL,
+			"%s: %.80s is an address that nobody can connect to; use for example %s",
+			key, value, example);
 	if (IN6_IS_ADDR_LINKLOCAL(&endpoint.addr) && !endpoint.scope_id)
 		return refuse(error, size, -EINVAL,
-			      "%s: %.80s is link-local and needs its interface; use for example [fe80::1%%eth0]:%u",
+			      "%s: %.80s is link-local and needs its interface; use for example "
+			      "[fe80::1%%eth0]:%u",
 			      key, value, endpoint.port);
 	*ret_endpoint = endpoint;
 	return 0;
 }
 
-static int set_responder(struct window_options *options, const char *value, char *error, size_t size)
+static int set_responder(struct window_options *options, const char *value, char *error,
+			 size_t size)
 {
-	return set_endpoint("responder", value, "127.0.0.1:31443", &options->responder, error, size);
+	return set_endpoint("responder", value, "127.0.0.1:31443", &options->responder, error,
+			    size);
 }
 
-static int set_web_server(struct window_options *options, const char *value, char *error, size_t size)
+static int set_web_server(struct window_options *options, const char *value, char *error,
+			  size_t size)
 {
-	int r = set_endpoint("web-server", value, "127.0.0.1:8443", &options->web_server, error, size);
+	int r = set_endpoint("web-server", value, "127.0.0.1:8443", &options->web_server, error,
+			     size);
 
 	if (r == 0)
 		options->has_web_server = true;
 	return r;
 }
 
-static int choose(const char *key, const char *value, const char *const *names, size_t n, char *error,
-		  size_t size)
+static int choose(const char *key, const char *value, const char *const *names, size_t n,
+		  char *error, size_t size)
 {
 	char list[128] = "";
 
@@ -246,7 +265,8 @@ static int set_plane(struct window_options *options, const char *value, char *er
 	return 0;
 }
 
-static int set_client_ip(struct window_options *options, const char *value, char *error, size_t size)
+static int set_client_ip(struct window_options *options, const char *value, char *error,
+			 size_t size)
 {
 	int client_ip = choose("client-ip", value, client_ip_names, CLIENT_IP_COUNT, error, size);
 
@@ -261,17 +281,18 @@ int window_options_set(struct window_options *options, const char *key, const ch
 {
 	static const struct {
 		const char *key;
-		int (*set)(struct window_options *options, const char *value, char *error, size_t size);
+		int (*set)(struct window_options *options, const char *value, char *error,
+			   size_t size);
 	} setters[] = {
-		{"name", set_name},
-		{"ttl", set_ttl},
-		{"domain", set_domain},
-		{"responder", set_responder},
-		{"web-server", set_web_server},
-		{"port", set_port},
-		{"plane", set_plane},
-		{"client-ip", set_client_ip},
-		{"sniff-timeout", set_sniff_timeout},
+		{ "name", set_name },
+		{ "ttl", set_ttl },
+		{ "domain", set_domain },
+		{ "responder", set_responder },
+		{ "web-server", set_web_server },
+		{ "port", set_port },
+		{ "plane", set_plane },
+		{ "client-ip", set_client_ip },
+		{ "sniff-timeout", set_sniff_timeout },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(setters); i++)
@@ -350,7 +371,9 @@ int window_set_open(struct window_set *set, const struct window_options *options
 		for (size_t k = 0; k < options->n_ports; k++)
 			if (has_port(other, options->ports[k]))
 				return refuse(error, error_size, -EEXIST,
-					      "port %u: window \"%s\" is open with another %s; windows of one port must agree on it: use the same, or close that window first",
+					      "port %u: window \"%s\" is open with another %s; "
+					      "windows of one port must agree on it: use the same, "
+					      "or close that window first",
 					      options->ports[k], other->options.name, what);
 	}
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Windows: which ports are steered until when, and who answers a challenge. Pure; takes the time. */
+/* Windows: which ports are steered until when, and who answers a challenge. Pure; takes the time.
+ */
 #ifndef WINDOW_H
 #define WINDOW_H
 
@@ -27,10 +28,17 @@
 enum plane { PLANE_AUTO, PLANE_HANDOFF, PLANE_RELAY, PLANE_COUNT };
 extern const char *const plane_names[PLANE_COUNT]; /* "auto", "handoff", "relay" */
 
-enum client_ip { CLIENT_IP_NONE, CLIENT_IP_TRANSPARENT, CLIENT_IP_PROXY_V1, CLIENT_IP_PROXY_V2, CLIENT_IP_COUNT };
+enum client_ip {
+	CLIENT_IP_NONE,
+	CLIENT_IP_TRANSPARENT,
+	CLIENT_IP_PROXY_V1,
+	CLIENT_IP_PROXY_V2,
+	CLIENT_IP_COUNT
+};
 extern const char *const client_ip_names[CLIENT_IP_COUNT];
 
-/* What the command line or the control socket says of a window. All of it is in the struct: no ownership. */
+/* What the command line or the control socket says of a window. All of it is in the struct: no
+ * ownership. */
 struct window_options {
 	char name[WINDOW_NAME_MAX + 1];
 	uint32_t ttl_s;
@@ -38,7 +46,8 @@ struct window_options {
 	uint16_t ports[WINDOW_MAX_PORTS]; /* host order, no duplicates */
 	size_t n_ports;
 	bool ports_given; /* false: ports[] holds the default, which the first one given replaces */
-	/* Lower case, as SNI shows them: an IP address is its reverse name (RFC 8738). None: every name. */
+	/* Lower case, as SNI shows them: an IP address is its reverse name (RFC 8738). None: every
+	 * name. */
 	char domains[WINDOW_MAX_DOMAINS][WINDOW_DOMAIN_MAX + 1];
 	size_t n_domains;
 	struct endpoint responder;
@@ -47,8 +56,9 @@ struct window_options {
 	enum plane plane;
 	enum client_ip client_ip;
 	/*
-	 * Made for challenges: the built-in responder answers, by name. Such a window routes nothing by itself.
-	 * One that gives way takes its options from the other windows of its port, now and later.
+	 * Made for challenges: the built-in responder answers, by name. Such a window routes
+	 * nothing by itself. One that gives way takes its options from the other windows of its
+	 * port, now and later.
 	 */
 	bool built_in;
 	bool gives_way;
@@ -85,9 +95,10 @@ int window_options_set(struct window_options *options, const char *key, const ch
 		       char *error, size_t error_size);
 
 /*
- * Opens the window, or renews it when one of that name is open: then the deadline and all the options are
- * taken anew; when it was opened and what it counted stay, and so does its address. Refuses (-EEXIST) options for a port that contradict another open window's for the
- * same port (web server, plane, client address), -ENOSPC beyond WINDOW_MAX; @error says it in one line.
+ * Opens the window, or renews it when one of that name is open: then the deadline and all the
+ * options are taken anew; when it was opened and what it counted stay, and so does its address.
+ * Refuses (-EEXIST) options for a port that contradict another open window's for the same port (web
+ * server, plane, client address), -ENOSPC beyond WINDOW_MAX; @error says it in one line.
  * @ret_renewed: it was open before.
  */
 int window_set_open(struct window_set *set, const struct window_options *options, uint64_t now_ns,
@@ -106,7 +117,8 @@ struct window *window_set_find(const struct window_set *set, const char *name);
 /* The nearest deadline of all windows; UINT64_MAX when none is open. */
 uint64_t window_set_next_deadline(const struct window_set *set);
 
-/* The latest deadline among the windows that steer @port: past it nothing may be steered. 0: none. */
+/* The latest deadline among the windows that steer @port: past it nothing may be steered. 0: none.
+ */
 uint64_t window_set_port_deadline(const struct window_set *set, uint16_t port);
 
 /* Longest sniff timeout among the windows of @port, in ns; the default's when there is none. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Is this the certificate that RFC 8737 section 3 (for an IP address, with RFC 8738 section 6) asks for? Written
- * from the RFCs on a DER reader of its own, so that it shares nothing with what makes the certificate.
+ * Is this the certificate that RFC 8737 section 3 (for an IP address, with RFC 8738 section 6) asks
+ * for? Written from the RFCs on a DER reader of its own, so that it shares nothing with what makes
+ * the certificate.
  */
 #ifndef RFC8737_CHECK_H
 #define RFC8737_CHECK_H
@@ -36,7 +37,7 @@ static bool der_take(struct der *der, uint8_t tag, struct der *ret_value)
 	}
 	if ((size_t)(der->end - der->p) < len)
 		return false;
-	*ret_value = (struct der){der->p, der->p + len};
+	*ret_value = (struct der){ der->p, der->p + len };
 	der->p += len;
 	return true;
 }
@@ -54,7 +55,8 @@ static bool der_is(const struct der *der, const void *bytes, size_t len)
 }
 
 /* One Extension: SEQUENCE { OID, BOOLEAN DEFAULT FALSE, OCTET STRING }. */
-static bool der_take_extension(struct der *list, struct der *ret_oid, bool *ret_critical, struct der *ret_value)
+static bool der_take_extension(struct der *list, struct der *ret_oid, bool *ret_critical,
+			       struct der *ret_value)
 {
 	struct der extension, boolean;
 
@@ -73,27 +75,28 @@ static bool der_take_extension(struct der *list, struct der *ret_oid, bool *ret_
 /* The list of extensions of a version 3 certificate. */
 static bool rfc8737_extensions(const uint8_t *cert, size_t len, struct der *ret_list)
 {
-	struct der whole = {cert, cert + len}, certificate, tbs, version, number, wrapped;
+	struct der whole = { cert, cert + len }, certificate, tbs, version, number, wrapped;
 
-	if (!der_take(&whole, 0x30, &certificate) || whole.p != whole.end || !der_take(&certificate, 0x30, &tbs) ||
-	    !der_take(&tbs, 0xa0, &version) || !der_take(&version, 0x02, &number) || !der_is(&number, "\2", 1))
+	if (!der_take(&whole, 0x30, &certificate) || whole.p != whole.end ||
+	    !der_take(&certificate, 0x30, &tbs) || !der_take(&tbs, 0xa0, &version) ||
+	    !der_take(&version, 0x02, &number) || !der_is(&number, "\2", 1))
 		return false;
 	for (int i = 0; i < 6; i++) /* serial number, algorithm, issuer, validity, subject, key */
 		if (!der_skip(&tbs))
 			return false;
-	return der_take(&tbs, 0xa3, &wrapped) && tbs.p == tbs.end && der_take(&wrapped, 0x30, ret_list) &&
-	       wrapped.p == wrapped.end;
+	return der_take(&tbs, 0xa3, &wrapped) && tbs.p == tbs.end &&
+	       der_take(&wrapped, 0x30, ret_list) && wrapped.p == wrapped.end;
 }
 
 /*
- * @name: of a DNS name its characters, of an IP address its 4 or 16 bytes (@is_address). NULL: it is
- * right; else what is wrong.
+ * @name: of a DNS name its characters, of an IP address its 4 or 16 bytes (@is_address). NULL: it
+ * is right; else what is wrong.
  */
-static const char *rfc8737_fault(const uint8_t *cert, size_t len, const void *name, size_t name_len, bool is_address,
-				 const uint8_t digest[32])
+static const char *rfc8737_fault(const uint8_t *cert, size_t len, const void *name, size_t name_len,
+				 bool is_address, const uint8_t digest[32])
 {
-	static const uint8_t san_oid[] = {0x55, 0x1d, 0x11};
-	static const uint8_t acme_oid[] = {0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x1f};
+	static const uint8_t san_oid[] = { 0x55, 0x1d, 0x11 };
+	static const uint8_t acme_oid[] = { 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x1f };
 	unsigned n_san = 0, n_acme = 0;
 	struct der list, oid, value;
 	bool critical;

@@ -17,13 +17,15 @@
 #define SEC NSEC_PER_SEC
 
 static const uint8_t counting[CHALLENGE_DIGEST] = {
-	0x00, 0x10, 0x83, 0x10, 0x51, 0x87, 0x20, 0x92, 0x8b, 0x30, 0xd3, 0x8f, 0x41, 0x14, 0x93, 0x51,
-	0x55, 0x97, 0x61, 0x96, 0x9b, 0x71, 0xd7, 0x9f, 0x82, 0x18, 0xa3, 0x92, 0x59, 0xa7, 0xa2, 0x9a,
+	0x00, 0x10, 0x83, 0x10, 0x51, 0x87, 0x20, 0x92, 0x8b, 0x30, 0xd3,
+	0x8f, 0x41, 0x14, 0x93, 0x51, 0x55, 0x97, 0x61, 0x96, 0x9b, 0x71,
+	0xd7, 0x9f, 0x82, 0x18, 0xa3, 0x92, 0x59, 0xa7, 0xa2, 0x9a,
 };
 #define COUNTING_BASE64 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopo"
 #define COUNTING_HEX	"00108310518720928b30d38f41149351559761969b71d79f8218a39259a7a29a"
-#define COUNTING_COLONS                                                                                  \
-	"00:10:83:10:51:87:20:92:8b:30:d3:8f:41:14:93:51:55:97:61:96:9b:71:d7:9f:82:18:a3:92:59:a7:a2:9a"
+#define COUNTING_COLONS                                                                           \
+	"00:10:83:10:51:87:20:92:8b:30:d3:8f:41:14:93:51:55:97:61:96:9b:71:d7:9f:82:18:a3:92:59:" \
+	"a7:a2:9a"
 
 static void good_digest(const char *text)
 {
@@ -54,7 +56,8 @@ static void digests(void **state)
 	good_digest(COUNTING_BASE64 "=");
 	good_digest(COUNTING_HEX);
 	good_digest(COUNTING_COLONS);
-	good_digest("00:10:83:10:51:87:20:92:8B:30:D3:8F:41:14:93:51:55:97:61:96:9B:71:D7:9F:82:18:A3:92:59:A7:A2:9A");
+	good_digest("00:10:83:10:51:87:20:92:8B:30:D3:8F:41:14:93:51:55:97:61:96:9B:71:D7:9F:82:18:"
+		    "A3:92:59:A7:A2:9A");
 	assert_string_equal(challenge_digest_format(counting, text), COUNTING_BASE64);
 
 	bad_digest("", "base64url");
@@ -66,9 +69,11 @@ static void digests(void **state)
 	bad_digest("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopp", "base64url");
 	bad_digest(COUNTING_HEX "0", "64 digits");
 	bad_digest("g0108310518720928b30d38f41149351559761969b71d79f8218a39259a7a29a", "64 digits");
-	bad_digest("00-10-83-10-51-87-20-92-8b-30-d3-8f-41-14-93-51-55-97-61-96-9b-71-d7-9f-82-18-a3-92-59-a7-a2-9a",
+	bad_digest("00-10-83-10-51-87-20-92-8b-30-d3-8f-41-14-93-51-55-97-61-96-9b-71-d7-9f-82-18-"
+		   "a3-92-59-a7-a2-9a",
 		   "64 digits");
-	bad_digest("evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA.nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ",
+	bad_digest("evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA."
+		   "nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ",
 		   "--key-authorization");
 }
 
@@ -103,14 +108,17 @@ static void key_authorizations(void **state)
 		"token.nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ.x",
 	};
 	/* printf %s "$ka" | openssl dgst -sha256 -binary | basenc --base64url */
-	const char *ka = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA.nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ";
+	const char *ka = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA."
+			 "nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ";
 	uint8_t digest[CHALLENGE_DIGEST];
 	char text[CHALLENGE_DIGEST_STRLEN], error[512];
 
 	assert_int_equal(challenge_digest_of(ka, digest, error, sizeof(error)), 0);
-	assert_string_equal(challenge_digest_format(digest, text), "NGwKoXBgCT8JhEa0bK7AwfSqHyu_ZWeugV07fLGIVq0");
+	assert_string_equal(challenge_digest_format(digest, text),
+			    "NGwKoXBgCT8JhEa0bK7AwfSqHyu_ZWeugV07fLGIVq0");
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		assert_int_equal(challenge_digest_of(bad[i], digest, error, sizeof(error)), -EINVAL);
+		assert_int_equal(challenge_digest_of(bad[i], digest, error, sizeof(error)),
+				 -EINVAL);
 		assert_non_null(strstr(error, "thumbprint"));
 	}
 }
@@ -128,7 +136,7 @@ static void good_name(const char *text, const char *sni, const char *shown)
 
 static void bad_name(const char *text, const char *hint)
 {
-	struct name name = {.sni = "untouched"};
+	struct name name = { .sni = "untouched" };
 	const char *fault = name_parse(text, &name);
 
 	assert_non_null(fault);
@@ -138,7 +146,8 @@ static void bad_name(const char *text, const char *hint)
 
 static void names(void **state)
 {
-	static const char v6[] = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa";
+	static const char v6[] =
+		"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa";
 	char long_name[300];
 
 	good_name("www.example.org", "www.example.org", "www.example.org");
@@ -153,7 +162,9 @@ static void names(void **state)
 	good_name("in-addr.arpa", "in-addr.arpa", "in-addr.arpa");
 
 	bad_name("*.example.org", "DNS-01");
-	bad_name("b\xc3\xbc" "cher.example", "A-label");
+	bad_name("b\xc3\xbc"
+		 "cher.example",
+		 "A-label");
 	bad_name("", "empty");
 	bad_name(".", "empty");
 	bad_name("a..b", "empty label");
@@ -166,7 +177,8 @@ static void names(void **state)
 	bad_name("256.2.0.192.in-addr.arpa", "reverse name");
 	bad_name("x.1.2.0.192.in-addr.arpa", "reverse name");
 	bad_name("8.b.d.0.1.0.0.2.ip6.arpa", "reverse name");
-	bad_name("g.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", "reverse name");
+	bad_name("g.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+		 "reverse name");
 	bad_name("[2001:db8::1]", "host name");
 	memset(long_name, 'a', sizeof(long_name) - 1);
 	long_name[sizeof(long_name) - 1] = '\0';
@@ -175,20 +187,23 @@ static void names(void **state)
 	bad_name(long_name, "63");
 }
 
-static void add(struct challenge_set *set, const char *text, uint16_t port, uint64_t deadline_ns, bool replaces)
+static void add(struct challenge_set *set, const char *text, uint16_t port, uint64_t deadline_ns,
+		bool replaces)
 {
 	struct name name;
 	char error[256];
 	bool replaced = !replaces;
 
 	assert_null(name_parse(text, &name));
-	assert_int_equal(challenge_set_add(set, &name, counting, port, deadline_ns, &replaced, error, sizeof(error)), 0);
+	assert_int_equal(challenge_set_add(set, &name, counting, port, deadline_ns, &replaced,
+					   error, sizeof(error)),
+			 0);
 	assert_int_equal(replaced, replaces);
 }
 
 static void add_replace_remove(void **state)
 {
-	uint8_t other[CHALLENGE_DIGEST] = {1};
+	uint8_t other[CHALLENGE_DIGEST] = { 1 };
 	struct challenge_set set = {};
 	struct challenge *challenge;
 	struct name name;
@@ -211,7 +226,9 @@ static void add_replace_remove(void **state)
 	assert_int_equal(challenge_set_port(&set, 443)->n, 2);
 
 	name_parse("a.example", &name);
-	assert_int_equal(challenge_set_add(&set, &name, other, 8443, 30 * SEC, &replaced, error, sizeof(error)), 0);
+	assert_int_equal(challenge_set_add(&set, &name, other, 8443, 30 * SEC, &replaced, error,
+					   sizeof(error)),
+			 0);
 	assert_true(replaced);
 	assert_int_equal(set.n, 2);
 	assert_ptr_equal(challenge_set_find(&set, "a.example"), challenge);
@@ -292,9 +309,12 @@ static void limits(void **state)
 		snprintf(text, sizeof(text), "host-%u.example", i);
 		assert_non_null(challenge_set_find(&set, text));
 	}
-	print_message("added and found %d in %.1f ms\n", CHALLENGE_MAX, (double)(now_ns() - began) / 1e6);
+	print_message("added and found %d in %.1f ms\n", CHALLENGE_MAX,
+		      (double)(now_ns() - began) / 1e6);
 	name_parse("one-more.example", &name);
-	assert_int_equal(challenge_set_add(&set, &name, counting, 443, SEC, &replaced, error, sizeof(error)), -ENOSPC);
+	assert_int_equal(
+		challenge_set_add(&set, &name, counting, 443, SEC, &replaced, error, sizeof(error)),
+		-ENOSPC);
 	assert_non_null(strstr(error, "10000"));
 	/* Replacing is no matter of room. */
 	add(&set, "host-5.example", 443, SEC, true);
@@ -315,14 +335,17 @@ static void limits(void **state)
 		if (set.n > 0)
 			assert_int_equal(challenge_set_port(&set, 443)->deadline_ns, i * SEC);
 	}
-	print_message("%d removed, the latest first, in %.1f ms\n", CHALLENGE_MAX / 2, (double)(now_ns() - began) / 1e6);
+	print_message("%d removed, the latest first, in %.1f ms\n", CHALLENGE_MAX / 2,
+		      (double)(now_ns() - began) / 1e6);
 	assert_int_equal(set.n, 0);
 
 	for (unsigned i = 0; i < CHALLENGE_MAX_PORTS; i++) {
 		snprintf(text, sizeof(text), "port-%u.example", i);
 		add(&set, text, (uint16_t)(1000 + i), SEC, false);
 	}
-	assert_int_equal(challenge_set_add(&set, &name, counting, 443, SEC, &replaced, error, sizeof(error)), -ENOSPC);
+	assert_int_equal(
+		challenge_set_add(&set, &name, counting, 443, SEC, &replaced, error, sizeof(error)),
+		-ENOSPC);
 	assert_non_null(strstr(error, "32 ports"));
 	add(&set, "port-0.example", 443, SEC, true); /* 1000 goes as 443 comes */
 	challenge_set_clear(&set);
@@ -331,9 +354,12 @@ static void limits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(digests),	      cmocka_unit_test(every_digest_reads_as_it_is_written),
-		cmocka_unit_test(key_authorizations), cmocka_unit_test(names),
-		cmocka_unit_test(add_replace_remove), cmocka_unit_test(deadlines),
+		cmocka_unit_test(digests),
+		cmocka_unit_test(every_digest_reads_as_it_is_written),
+		cmocka_unit_test(key_authorizations),
+		cmocka_unit_test(names),
+		cmocka_unit_test(add_replace_remove),
+		cmocka_unit_test(deadlines),
 		cmocka_unit_test(limits),
 	};
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 // uses: ctl.c ctl_server.c ctl_client.c log.c
 /*
- * Both ends of the control socket, in a directory of the test's own. The server runs in this process, driven
- * by pump(), or in a child; this program also plays the resident process that ctl_client_start() starts
+ * Both ends of the control socket, in a directory of the test's own. The server runs in this
+ * process, driven by pump(), or in a child; this program also plays the resident process that
+ * ctl_client_start() starts
  * ("serve" as its first argument), with the socket's path in --netns.
  */
 #include <setjmp.h>
@@ -73,7 +74,8 @@ static void handler(void *ctx, struct ctl_conn *conn, const struct ctl_request *
 		ctl_reply_line(conn, "sid %d", (int)getsid(0));
 		ctl_reply_line(conn, "stderr %zd", write(STDERR_FILENO, "to nobody\n", 10));
 		ctl_reply_line(conn, "secret %s", getenv("TEST_SECRET") ? "kept" : "gone");
-		ctl_reply_line(conn, "hup %s", signal(SIGHUP, SIG_DFL) == SIG_IGN ? "ignored" : "default");
+		ctl_reply_line(conn, "hup %s",
+			       signal(SIGHUP, SIG_DFL) == SIG_IGN ? "ignored" : "default");
 		ctl_reply_ok(conn);
 	} else {
 		if (strcmp(request->verb, "leave") == 0)
@@ -95,7 +97,7 @@ static struct ctl_server *new_server(void)
 /* Lets the server work until it has had nothing to do for @idle_ms. */
 static void pump(struct ctl_server *server, int idle_ms)
 {
-	struct pollfd fd = {.fd = ctl_server_fd(server), .events = POLLIN};
+	struct pollfd fd = { .fd = ctl_server_fd(server), .events = POLLIN };
 
 	while (poll(&fd, 1, idle_ms) > 0)
 		ctl_server_dispatch(server);
@@ -103,7 +105,7 @@ static void pump(struct ctl_server *server, int idle_ms)
 
 static int try_connect(void)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	strcpy(address.sun_path, sock_path);
@@ -155,22 +157,22 @@ static void parse_requests(void **state)
 		int r;
 		const char *word; /* in the error */
 	} cases[] = {
-		{"ping\n\n", 0, NULL},
-		{"open\nname=a\nttl=\ndomain=a=b\ndomain=c d\n\nrest", 0, NULL},
-		{"", -EINVAL, "ends before"},
-		{"ping", -EINVAL, "ends before"},
-		{"ping\n", -EINVAL, "ends before"},
-		{"ping\nname=a\n", -EINVAL, "ends before"},
-		{"\n\n", -EINVAL, "is no verb"},
-		{"Ping\n\n", -EINVAL, "is no verb"},
-		{"ping pong\n\n", -EINVAL, "is no verb"},
-		{"abcdefghijklmnopqrstuvwxyz-01234\n\n", -EINVAL, "is no verb"},
-		{"ping\r\n\r\n", -EINVAL, "control character"},
-		{"open\nname=a\tb\n\n", -EINVAL, "control character"},
-		{"open\nname\n\n", -EINVAL, "not key=value"},
-		{"open\n=a\n\n", -EINVAL, "no key"},
-		{"open\nNAME=a\n\n", -EINVAL, "no key"},
-		{"open\nabcdefghijklmnopqrstuvwxyz-01234=a\n\n", -EINVAL, "no key"},
+		{ "ping\n\n", 0, NULL },
+		{ "open\nname=a\nttl=\ndomain=a=b\ndomain=c d\n\nrest", 0, NULL },
+		{ "", -EINVAL, "ends before" },
+		{ "ping", -EINVAL, "ends before" },
+		{ "ping\n", -EINVAL, "ends before" },
+		{ "ping\nname=a\n", -EINVAL, "ends before" },
+		{ "\n\n", -EINVAL, "is no verb" },
+		{ "Ping\n\n", -EINVAL, "is no verb" },
+		{ "ping pong\n\n", -EINVAL, "is no verb" },
+		{ "abcdefghijklmnopqrstuvwxyz-01234\n\n", -EINVAL, "is no verb" },
+		{ "ping\r\n\r\n", -EINVAL, "control character" },
+		{ "open\nname=a\tb\n\n", -EINVAL, "control character" },
+		{ "open\nname\n\n", -EINVAL, "not key=value" },
+		{ "open\n=a\n\n", -EINVAL, "no key" },
+		{ "open\nNAME=a\n\n", -EINVAL, "no key" },
+		{ "open\nabcdefghijklmnopqrstuvwxyz-01234=a\n\n", -EINVAL, "no key" },
 	};
 	static struct ctl_request request;
 	char text[128], error[CTL_MAX_ERROR];
@@ -394,7 +396,8 @@ static void long_answers(void **state)
 static void stalled_peers_are_dropped(void **state)
 {
 	struct ctl_server *server = new_server();
-	int silent = talk(""), half = talk("open\n"), deaf = talk("big\n\n"), waits = talk("wait\n\n"), fd;
+	int silent = talk(""), half = talk("open\n"), deaf = talk("big\n\n"),
+	    waits = talk("wait\n\n"), fd;
 	uint64_t began_ns = now_ns();
 	char scratch[1];
 
@@ -461,7 +464,7 @@ static void stops_listening(void **state)
 
 static void replaces_a_stale_socket(void **state)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int stale = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
 	struct ctl_server *server = NULL;
 	char path[200];
@@ -499,7 +502,8 @@ static const char *answer_for(struct ctl_server *server, gid_t gid, bool supplem
 		if (setgroups(supplementary, &gid) < 0 || setgid(supplementary ? 65533 : gid) < 0 ||
 		    setuid(65534) < 0)
 			_exit(1);
-		/* May fail: who is refused is so before he says anything. No assertions in a child. */
+		/* May fail: who is refused is so before he says anything. No assertions in a child.
+		 */
 		fd = try_connect();
 		fcntl(fd, F_SETFL, 0);
 		send(fd, "ping\n\n", 6, MSG_NOSIGNAL);
@@ -567,7 +571,8 @@ static void locks(void **state)
 
 static void namespaces(void **state)
 {
-	char path[PATH_MAX], pid[16], error[CTL_MAX_ERROR], sock[CTL_PATH_MAX], expected[CTL_PATH_MAX];
+	char path[PATH_MAX], pid[16], error[CTL_MAX_ERROR], sock[CTL_PATH_MAX],
+		expected[CTL_PATH_MAX];
 	struct stat st;
 	ino_t inode = 0;
 
@@ -604,7 +609,7 @@ static int serve_until_leave(void)
 	struct ctl_server *server = new_server();
 
 	while (!seen.leave || ctl_server_busy(server)) {
-		struct pollfd fd = {.fd = ctl_server_fd(server), .events = POLLIN};
+		struct pollfd fd = { .fd = ctl_server_fd(server), .events = POLLIN };
 
 		poll(&fd, 1, -1);
 		ctl_server_dispatch(server);
@@ -621,7 +626,8 @@ static int play_resident(int argc, char **argv)
 	int ready_fd = -1, lock;
 	char lock_path[CTL_PATH_MAX + 8];
 
-	if (argc != 6 || strcmp(argv[2], "--on-demand") != 0 || sscanf(argv[3], "--ready-fd=%d", &ready_fd) != 1 ||
+	if (argc != 6 || strcmp(argv[2], "--on-demand") != 0 ||
+	    sscanf(argv[3], "--ready-fd=%d", &ready_fd) != 1 ||
 	    strncmp(argv[4], "--netns=", 8) != 0 || strcmp(argv[5], "--workers=3") != 0) {
 		fprintf(stderr, "acme-steer: bad arguments\n");
 		return 2;
@@ -640,7 +646,7 @@ static int play_resident(int argc, char **argv)
 	}
 	usleep(100000); /* others find the lock taken and nobody who answers */
 	struct ctl_server *server = new_server();
-	struct pollfd fd = {.fd = ctl_server_fd(server), .events = POLLIN};
+	struct pollfd fd = { .fd = ctl_server_fd(server), .events = POLLIN };
 
 	ctl_ready(ready_fd, CTL_READY);
 	while (!seen.leave || ctl_server_busy(server)) {
@@ -719,8 +725,9 @@ static void client_calls(void **state)
 /* A resident that leaves ends connections without a last line: asked again. */
 static void client_asks_again(void **state)
 {
-	static const char *const answers[] = {"", "opened\n", "opened\no", "opened\nok", "opened\nok\n"};
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	static const char *const answers[] = { "", "opened\n", "opened\no", "opened\nok",
+					       "opened\nok\n" };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct ctl_client client;
 	struct ctl_answer answer;
@@ -779,7 +786,8 @@ static void client_starts_a_resident(void **state)
 	assert_non_null(strstr(answer.lines, "leads 0\n"));
 	snprintf(sid, sizeof(sid), "sid %d\n", (int)getsid(0));
 	assert_null(strstr(answer.lines, sid));
-	assert_non_null(strstr(answer.lines, "stderr 10\n")); /* our end of the pipe is closed by now */
+	assert_non_null(
+		strstr(answer.lines, "stderr 10\n")); /* our end of the pipe is closed by now */
 	assert_non_null(strstr(answer.lines, "secret gone\n"));
 	assert_non_null(strstr(answer.lines, "hup default\n"));
 	ctl_answer_free(&answer);

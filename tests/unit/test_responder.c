@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 // uses: keeper.c responder.c answer.c certificate.c isolate.c challenge.c name.c addr.c log.c
 /*
- * The built-in responder, from the resident process's end (keeper) and from a CA's. This program is the responder,
- * too: keeper starts it again with "responder" as its first argument.
+ * The built-in responder, from the resident process's end (keeper) and from a CA's. This program is
+ * the responder, too: keeper starts it again with "responder" as its first argument.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,8 +28,12 @@
 #include "rfc8737_check.h"
 #include "util.h"
 
-#define ACME_ALPN   "\x0a" "acme-tls/1"
-#define HTTP_ALPN   "\x02" "h2"
+#define ACME_ALPN \
+	"\x0a"    \
+	"acme-tls/1"
+#define HTTP_ALPN \
+	"\x02"    \
+	"h2"
 #define PATIENCE_NS (20 * NSEC_PER_SEC)
 
 static struct keeper *keeper;
@@ -48,7 +52,7 @@ static enum keeper_answer wait_for(uint64_t ticket)
 	enum keeper_answer answer;
 
 	for (;;) {
-		struct pollfd pollfd = {.fd = keeper_fd(keeper), .events = POLLIN};
+		struct pollfd pollfd = { .fd = keeper_fd(keeper), .events = POLLIN };
 		uint64_t now = now_ns();
 		uint64_t next = keeper_tick(keeper, now);
 
@@ -85,7 +89,8 @@ static uint64_t add(const char *text, const uint8_t digest[CHALLENGE_DIGEST])
 	bool replaced;
 
 	assert_null(name_parse(text, &name));
-	assert_int_equal(challenge_set_add(&challenges, &name, digest, 443, UINT64_MAX, &replaced, error, sizeof(error)),
+	assert_int_equal(challenge_set_add(&challenges, &name, digest, 443, UINT64_MAX, &replaced,
+					   error, sizeof(error)),
 			 0);
 	return keeper_add(keeper, &name, digest);
 }
@@ -127,7 +132,7 @@ static void wait_for_counter(const char *name, int64_t value)
 	uint64_t end_ns = now_ns() + PATIENCE_NS;
 
 	while (counter(name) < value) {
-		struct pollfd pollfd = {.fd = keeper_fd(keeper), .events = POLLIN};
+		struct pollfd pollfd = { .fd = keeper_fd(keeper), .events = POLLIN };
 
 		assert_true(now_ns() < end_ns);
 		keeper_tick(keeper, now_ns());
@@ -144,7 +149,7 @@ struct client {
 
 static int tcp_connect(void)
 {
-	struct timeval patience = {.tv_sec = 20};
+	struct timeval patience = { .tv_sec = 20 };
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(&at, &sa);
 	int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -166,7 +171,8 @@ static int client_open(struct client *client, int version, const char *alpn, con
 	SSL_CTX_set_max_proto_version(client->ctx, version);
 	client->ssl = SSL_new(client->ctx);
 	if (alpn)
-		SSL_set_alpn_protos(client->ssl, (const unsigned char *)alpn, (unsigned)strlen(alpn));
+		SSL_set_alpn_protos(client->ssl, (const unsigned char *)alpn,
+				    (unsigned)strlen(alpn));
 	if (sni)
 		SSL_set_tlsext_host_name(client->ssl, sni);
 	client->fd = tcp_connect();
@@ -210,14 +216,17 @@ static void check_certificate(SSL *ssl, const char *text, const uint8_t digest[C
 	assert_null(name_parse(text, &name));
 	len = i2d_X509(certificate, &der);
 	if (name.address_len)
-		fault = rfc8737_fault(der, (size_t)len, name.address, name.address_len, true, digest);
+		fault = rfc8737_fault(der, (size_t)len, name.address, name.address_len, true,
+				      digest);
 	else
 		fault = rfc8737_fault(der, (size_t)len, name.sni, strlen(name.sni), false, digest);
 	if (fault)
 		fail_msg("%s: %s", text, fault);
 
 	/* Self-signed, by a key that nobody can know from elsewhere; valid now. */
-	assert_int_equal(X509_NAME_cmp(X509_get_issuer_name(certificate), X509_get_subject_name(certificate)), 0);
+	assert_int_equal(X509_NAME_cmp(X509_get_issuer_name(certificate),
+				       X509_get_subject_name(certificate)),
+			 0);
 	assert_int_equal(X509_verify(certificate, X509_get0_pubkey(certificate)), 1);
 	assert_int_equal(sk_X509_num(SSL_get_peer_cert_chain(ssl)), 1);
 	assert_true(X509_cmp_current_time(X509_get0_notBefore(certificate)) < 0);
@@ -227,7 +236,8 @@ static void check_certificate(SSL *ssl, const char *text, const uint8_t digest[C
 }
 
 /* A whole validation, as a CA does it. */
-static void validate(int version, const char *sni, const char *text, const uint8_t digest[CHALLENGE_DIGEST])
+static void validate(int version, const char *sni, const char *text,
+		     const uint8_t digest[CHALLENGE_DIGEST])
 {
 	struct client client;
 	const unsigned char *alpn;
@@ -251,7 +261,7 @@ static void validate(int version, const char *sni, const char *text, const uint8
 
 static void the_checker_finds_faults(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {1, 2, 3};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 1, 2, 3 };
 	uint8_t *der = NULL, copy[2048];
 	struct client client;
 	X509 *certificate;
@@ -269,7 +279,8 @@ static void the_checker_finds_faults(void **state)
 	assert_non_null(rfc8737_fault(der, len - 1, "www.example.org", 15, false, digest));
 	/* A changed bit in the extensions is always seen. */
 	for (size_t i = 0; i < len; i++) {
-		bool in_extensions = memmem(der, len, "\x55\x1d\x11", 3) && der + i >= (uint8_t *)memmem(der, len, "\x55\x1d\x11", 3) &&
+		bool in_extensions = memmem(der, len, "\x55\x1d\x11", 3) &&
+				     der + i >= (uint8_t *)memmem(der, len, "\x55\x1d\x11", 3) &&
 				     der + i < (uint8_t *)memmem(der, len, digest, 32) + 32;
 
 		if (!in_extensions)
@@ -292,14 +303,16 @@ static void dns_names_and_addresses(void **state)
 	static const struct {
 		const char *text, *sni;
 	} names[] = {
-		{"www.example.org", "www.example.org"},
-		{"www.example.org", "WWW.example.ORG"},
-		{"xn--bcher-kva.example", "xn--bcher-kva.example"},
-		{"192.0.2.1", "1.2.0.192.in-addr.arpa"},
-		{"2001:db8::1", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"},
-		{"2001:db8::1", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.IP6.ARPA"},
+		{ "www.example.org", "www.example.org" },
+		{ "www.example.org", "WWW.example.ORG" },
+		{ "xn--bcher-kva.example", "xn--bcher-kva.example" },
+		{ "192.0.2.1", "1.2.0.192.in-addr.arpa" },
+		{ "2001:db8::1",
+		  "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa" },
+		{ "2001:db8::1",
+		  "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.IP6.ARPA" },
 	};
-	uint8_t digest[CHALLENGE_DIGEST] = {0x80, 0xff, 0, 1};
+	uint8_t digest[CHALLENGE_DIGEST] = { 0x80, 0xff, 0, 1 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		digest[4] = (uint8_t)i;
@@ -312,7 +325,7 @@ static void dns_names_and_addresses(void **state)
 
 static void the_longest_name(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {9};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 9 };
 	char text[NAME_MAX_LEN + 1];
 
 	for (size_t i = 0; i < NAME_MAX_LEN; i++)
@@ -324,21 +337,26 @@ static void the_longest_name(void **state)
 
 static void refusals(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {1};
-	static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 1 };
+	static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
 
 	assert_int_equal(wait_for(add("www.example.org", digest)), KEEPER_DONE);
 	for (size_t i = 0; i < ARRAY_SIZE(versions); i++) {
 		int v = versions[i];
 
-		assert_int_equal(refused(v, NULL, "www.example.org"), SSL_AD_NO_APPLICATION_PROTOCOL);
-		assert_int_equal(refused(v, HTTP_ALPN, "www.example.org"), SSL_AD_NO_APPLICATION_PROTOCOL);
-		assert_int_equal(refused(v, HTTP_ALPN ACME_ALPN, "www.example.org"), SSL_AD_NO_APPLICATION_PROTOCOL);
-		assert_int_equal(refused(v, ACME_ALPN HTTP_ALPN, "www.example.org"), SSL_AD_NO_APPLICATION_PROTOCOL);
+		assert_int_equal(refused(v, NULL, "www.example.org"),
+				 SSL_AD_NO_APPLICATION_PROTOCOL);
+		assert_int_equal(refused(v, HTTP_ALPN, "www.example.org"),
+				 SSL_AD_NO_APPLICATION_PROTOCOL);
+		assert_int_equal(refused(v, HTTP_ALPN ACME_ALPN, "www.example.org"),
+				 SSL_AD_NO_APPLICATION_PROTOCOL);
+		assert_int_equal(refused(v, ACME_ALPN HTTP_ALPN, "www.example.org"),
+				 SSL_AD_NO_APPLICATION_PROTOCOL);
 		assert_int_equal(refused(v, ACME_ALPN, "example.org"), SSL_AD_UNRECOGNIZED_NAME);
 		assert_int_equal(refused(v, ACME_ALPN, NULL), SSL_AD_UNRECOGNIZED_NAME);
 	}
-	assert_int_equal(refused(TLS1_1_VERSION, ACME_ALPN, "www.example.org"), SSL_AD_PROTOCOL_VERSION);
+	assert_int_equal(refused(TLS1_1_VERSION, ACME_ALPN, "www.example.org"),
+			 SSL_AD_PROTOCOL_VERSION);
 	wait_for_counter("other_protocol", 8);
 	wait_for_counter("unknown_name", 4);
 	validate(TLS1_3_VERSION, "www.example.org", "www.example.org", digest);
@@ -346,7 +364,7 @@ static void refusals(void **state)
 
 static void replace_and_remove(void **state)
 {
-	uint8_t digest[CHALLENGE_DIGEST] = {1};
+	uint8_t digest[CHALLENGE_DIGEST] = { 1 };
 
 	assert_int_equal(wait_for(add("www.example.org", digest)), KEEPER_DONE);
 	validate(TLS1_3_VERSION, "www.example.org", "www.example.org", digest);
@@ -355,7 +373,8 @@ static void replace_and_remove(void **state)
 	validate(TLS1_3_VERSION, "www.example.org", "www.example.org", digest);
 	assert_int_equal(wait_for(take_away("absent.example.org")), KEEPER_DONE);
 	assert_int_equal(wait_for(take_away("www.example.org")), KEEPER_DONE);
-	assert_int_equal(refused(TLS1_3_VERSION, ACME_ALPN, "www.example.org"), SSL_AD_UNRECOGNIZED_NAME);
+	assert_int_equal(refused(TLS1_3_VERSION, ACME_ALPN, "www.example.org"),
+			 SSL_AD_UNRECOGNIZED_NAME);
 }
 
 static void numbered(unsigned i, char name[32], uint8_t digest[CHALLENGE_DIGEST])
@@ -399,7 +418,8 @@ static void ten_thousand_names(void **state)
 	numbered(1, name, digest);
 	for (unsigned i = 0; i < 500; i++)
 		validate(TLS1_3_VERSION, name, name, digest);
-	print_message("a validation takes %.0f us of CPU\n", (double)(cpu_ns(first) - began) / 500e3);
+	print_message("a validation takes %.0f us of CPU\n",
+		      (double)(cpu_ns(first) - began) / 500e3);
 
 	/* Killed: the next process knows them all, and what comes meanwhile waits for it. */
 	began = now_ns();
@@ -407,7 +427,8 @@ static void ten_thousand_names(void **state)
 	numbered(0, name, digest);
 	ticket = add(name, digest);
 	assert_int_equal(wait_for(ticket), KEEPER_DONE);
-	print_message("killed, and all is answered again after %.0f ms\n", (double)(now_ns() - began) / 1e6);
+	print_message("killed, and all is answered again after %.0f ms\n",
+		      (double)(now_ns() - began) / 1e6);
 	assert_true(responder_pid() != first);
 	numbered(9999, name, digest);
 	validate(TLS1_3_VERSION, name, name, digest);
@@ -450,7 +471,7 @@ static void a_connection_between_two_processes(void **state)
 
 static void one_that_does_not_answer_is_replaced(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {4};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 4 };
 	uint64_t began;
 	pid_t first;
 
@@ -475,8 +496,8 @@ static void one_that_does_not_answer_is_replaced(void **state)
 
 static void stalled_clients(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {5};
-	static const uint8_t begun[] = {0x16, 0x03, 0x01, 0x02, 0x00, 0x01};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 5 };
+	static const uint8_t begun[] = { 0x16, 0x03, 0x01, 0x02, 0x00, 0x01 };
 	uint64_t began;
 	char byte;
 	int fd;
@@ -487,14 +508,15 @@ static void stalled_clients(void **state)
 	assert_int_equal(send(fd, begun, sizeof(begun), MSG_NOSIGNAL), sizeof(begun));
 	validate(TLS1_3_VERSION, "www.example.org", "www.example.org", digest);
 	assert_true(recv(fd, &byte, 1, 0) <= 0);
-	assert_in_range(now_ns() - began, ANSWER_HANDSHAKE_NS - NSEC_PER_SEC / 2, ANSWER_HANDSHAKE_NS + 3 * NSEC_PER_SEC);
+	assert_in_range(now_ns() - began, ANSWER_HANDSHAKE_NS - NSEC_PER_SEC / 2,
+			ANSWER_HANDSHAKE_NS + 3 * NSEC_PER_SEC);
 	close(fd);
 	wait_for_counter("timed_out", 1);
 }
 
 static void a_crowd_of_stalled_clients(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {6};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 6 };
 	static int fds[ANSWER_MAX_CONNS + 100];
 	struct rlimit limit;
 	size_t n;
@@ -515,7 +537,7 @@ static void a_crowd_of_stalled_clients(void **state)
 
 static void garbage(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {7};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 7 };
 	uint8_t bytes[600];
 	uint32_t seed = 7;
 
@@ -555,7 +577,7 @@ static void assert_status(pid_t pid, const char *key, const char *value)
 
 static void it_has_no_rights(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {8};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 8 };
 	char path[64], root[256];
 	ssize_t n;
 	pid_t pid;
@@ -584,8 +606,8 @@ static void it_has_no_rights(void **state)
 
 static void stopping_finishes_what_has_begun(void **state)
 {
-	static const uint8_t digest[CHALLENGE_DIGEST] = {10};
-	struct client client = {.ctx = SSL_CTX_new(TLS_client_method())};
+	static const uint8_t digest[CHALLENGE_DIGEST] = { 10 };
+	struct client client = { .ctx = SSL_CTX_new(TLS_client_method()) };
 	uint64_t began;
 
 	assert_int_equal(wait_for(add("www.example.org", digest)), KEEPER_DONE);
@@ -603,7 +625,7 @@ static void stopping_finishes_what_has_begun(void **state)
 
 	began = now_ns();
 	while (!keeper_is_idle(keeper)) {
-		struct pollfd pollfd = {.fd = keeper_fd(keeper), .events = POLLIN};
+		struct pollfd pollfd = { .fd = keeper_fd(keeper), .events = POLLIN };
 
 		keeper_tick(keeper, now_ns());
 		assert_true(now_ns() - began < 2 * RESPONDER_END_NS);
@@ -621,11 +643,12 @@ static void a_stalled_client_does_not_hold_up_the_end(void **state)
 	uint64_t began = now_ns();
 	int fd;
 
-	assert_int_equal(wait_for(add("www.example.org", (uint8_t[CHALLENGE_DIGEST]){11})), KEEPER_DONE);
+	assert_int_equal(wait_for(add("www.example.org", (uint8_t[CHALLENGE_DIGEST]){ 11 })),
+			 KEEPER_DONE);
 	fd = tcp_connect();
 	keeper_stop(keeper);
 	while (!keeper_is_idle(keeper)) {
-		struct pollfd pollfd = {.fd = keeper_fd(keeper), .events = POLLIN};
+		struct pollfd pollfd = { .fd = keeper_fd(keeper), .events = POLLIN };
 
 		keeper_tick(keeper, now_ns());
 		assert_true(now_ns() - began < 3 * RESPONDER_END_NS);
@@ -637,7 +660,7 @@ static void a_stalled_client_does_not_hold_up_the_end(void **state)
 /* A process of its own is the resident process, and is killed. */
 static void it_ends_with_its_parent(void **state)
 {
-	struct pollfd pollfd = {.events = POLLIN};
+	struct pollfd pollfd = { .events = POLLIN };
 	pid_t parent, responder;
 	int fds[2];
 
@@ -646,7 +669,7 @@ static void it_ends_with_its_parent(void **state)
 	if (parent == 0) {
 		if (start(NULL) < 0)
 			_exit(1);
-		wait_for(add("www.example.org", (uint8_t[CHALLENGE_DIGEST]){12}));
+		wait_for(add("www.example.org", (uint8_t[CHALLENGE_DIGEST]){ 12 }));
 		responder = responder_pid();
 		if (write(fds[1], &responder, sizeof(responder)) < 0)
 			_exit(1);
@@ -668,13 +691,14 @@ static void it_ends_with_its_parent(void **state)
 /* In a process of its own, for it can't raise its limits again. */
 static void one_that_cannot_start(void **state)
 {
-	const struct rlimit few = {16, 16};
+	const struct rlimit few = { 16, 16 };
 	pid_t pid = fork();
 	int status;
 
 	if (pid == 0) {
 		bool right = setrlimit(RLIMIT_NOFILE, &few) == 0 && start(NULL) == 0 &&
-			     wait_for(add("www.example.org", (uint8_t[CHALLENGE_DIGEST]){13})) == KEEPER_FAILED &&
+			     wait_for(add("www.example.org", (uint8_t[CHALLENGE_DIGEST]){ 13 })) ==
+				     KEEPER_FAILED &&
 			     strstr(keeper_error(keeper), "descriptors") && !keeper_is_off(keeper);
 
 		stop(NULL);
@@ -701,7 +725,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(garbage, start, stop),
 		cmocka_unit_test_setup_teardown(it_has_no_rights, start, stop),
 		cmocka_unit_test_setup_teardown(stopping_finishes_what_has_begun, start, stop),
-		cmocka_unit_test_setup_teardown(a_stalled_client_does_not_hold_up_the_end, start, stop),
+		cmocka_unit_test_setup_teardown(a_stalled_client_does_not_hold_up_the_end, start,
+						stop),
 		cmocka_unit_test(it_ends_with_its_parent),
 		cmocka_unit_test(one_that_cannot_start),
 	};

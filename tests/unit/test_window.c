@@ -75,7 +75,8 @@ static void times(void **state)
 	static const struct {
 		const char *text;
 		uint32_t ttl_s;
-	} ttls[] = {{"600", 600}, {"90s", 90}, {"10m", 600}, {"1h", 3600}, {"3600", 3600}, {"60m", 3600}, {"1", 1}};
+	} ttls[] = { { "600", 600 },   { "90s", 90 },	{ "10m", 600 }, { "1h", 3600 },
+		     { "3600", 3600 }, { "60m", 3600 }, { "1", 1 } };
 	struct window_options options;
 
 	window_options_init(&options);
@@ -85,7 +86,8 @@ static void times(void **state)
 	}
 	bad("ttl", "0", -EINVAL, "close the window at once");
 	bad("ttl", "0h", -EINVAL, "close the window at once");
-	bad("ttl", "2h", -EINVAL, "2h is more than the 1h allowed; use 1h, or `acme-steer run`, which renews");
+	bad("ttl", "2h", -EINVAL,
+	    "2h is more than the 1h allowed; use 1h, or `acme-steer run`, which renews");
 	bad("ttl", "3601", -EINVAL, "more than");
 	bad("ttl", "61m", -EINVAL, "more than");
 	bad("ttl", "4294967296", -EINVAL, "more than");
@@ -199,7 +201,10 @@ static void domains(void **state)
 
 	bad("domain", "*.example.com", -EINVAL, "DNS-01");
 	bad("domain", "*", -EINVAL, "DNS-01");
-	bad("domain", "b\xc3\xbc" "cher.example", -EINVAL, "A-label");
+	bad("domain",
+	    "b\xc3\xbc"
+	    "cher.example",
+	    -EINVAL, "A-label");
 	bad("domain", "", -EINVAL, "is empty");
 	bad("domain", ".", -EINVAL, "is empty");
 	bad("domain", ".example", -EINVAL, "empty label");
@@ -308,7 +313,9 @@ static void open_renew_close_expire(void **state)
 
 	assert_int_equal(open_one(&set, 1 * S, &renewed, "a", "ttl", "10", NULL), 0);
 	assert_false(renewed);
-	assert_int_equal(open_one(&set, 2 * S, &renewed, "b", "ttl", "20", "port", "8443", "port", "443", NULL), 0);
+	assert_int_equal(open_one(&set, 2 * S, &renewed, "b", "ttl", "20", "port", "8443", "port",
+				  "443", NULL),
+			 0);
 	assert_false(renewed);
 	assert_int_equal(set.n, 2);
 	a = window_set_find(&set, "a");
@@ -369,20 +376,27 @@ static void windows_of_a_port_agree(void **state)
 	assert_int_equal(open_one(&set, S, &renewed, "b", NULL), -EEXIST);
 	assert_non_null(strstr(error, "port 443: window \"a\" is open with another web-server"));
 	assert_int_equal(set.n, 1);
-	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8444", NULL), -EEXIST);
-	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8443", "plane", "relay", NULL),
+	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8444", NULL),
+			 -EEXIST);
+	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8443", "plane",
+				  "relay", NULL),
 			 -EEXIST);
 	assert_non_null(strstr(error, "another plane"));
-	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8443", "client-ip", "proxy-v1", NULL),
+	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8443",
+				  "client-ip", "proxy-v1", NULL),
 			 -EEXIST);
 	assert_non_null(strstr(error, "another client-ip"));
-	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8443", "responder", "127.0.0.1:1", NULL),
+	assert_int_equal(open_one(&set, S, &renewed, "b", "web-server", "127.0.0.1:8443",
+				  "responder", "127.0.0.1:1", NULL),
 			 0);
 	/* Another port: another matter. */
-	assert_int_equal(open_one(&set, S, &renewed, "c", "port", "8443", "plane", "relay", NULL), 0);
-	assert_int_equal(open_one(&set, S, &renewed, "d", "port", "9443", "port", "8443", NULL), -EEXIST);
+	assert_int_equal(open_one(&set, S, &renewed, "c", "port", "8443", "plane", "relay", NULL),
+			 0);
+	assert_int_equal(open_one(&set, S, &renewed, "d", "port", "9443", "port", "8443", NULL),
+			 -EEXIST);
 	assert_non_null(strstr(error, "port 8443: window \"c\""));
-	/* A window doesn't contradict itself, but it does another on being renewed, and stays as it was. */
+	/* A window doesn't contradict itself, but it does another on being renewed, and stays as it
+	 * was. */
 	assert_int_equal(open_one(&set, S, &renewed, "c", "port", "8443", NULL), 0);
 	assert_true(renewed);
 	assert_int_equal(open_one(&set, 9 * S, &renewed, "c", NULL), -EEXIST);
@@ -421,7 +435,8 @@ static void routes(void **state)
 	bool renewed;
 
 	assert_string_equal(routed(&set, 443, "a.example"), "nobody");
-	open_one(&set, S, &renewed, "listed", "domain", "A.example", "domain", "b.example", "domain", "192.0.2.1", NULL);
+	open_one(&set, S, &renewed, "listed", "domain", "A.example", "domain", "b.example",
+		 "domain", "192.0.2.1", NULL);
 	assert_string_equal(routed(&set, 443, "a.example"), "listed");
 	assert_string_equal(routed(&set, 443, "B.Example"), "listed");
 	assert_string_equal(routed(&set, 443, "1.2.0.192.in-addr.arpa"), "listed");
@@ -482,13 +497,16 @@ static void windows_made_for_challenges(void **state)
 	assert_ptr_equal(window_set_of_port(&set, 443), window);
 
 	/* It follows the others, */
-	assert_int_equal(open_one(&set, S, &renewed, "a", "web-server", "127.0.0.1:8443", "plane", "relay", NULL), 0);
+	assert_int_equal(open_one(&set, S, &renewed, "a", "web-server", "127.0.0.1:8443", "plane",
+				  "relay", NULL),
+			 0);
 	assert_string_equal(routed(&set, 443, "a.example"), "a");
 	assert_true(window->options.has_web_server);
 	assert_int_equal(window->options.web_server.port, 8443);
 	assert_int_equal(window->options.plane, PLANE_RELAY);
 	/* those of its port. */
-	assert_int_equal(open_one(&set, S, &renewed, "b", "port", "8443", "plane", "handoff", NULL), 0);
+	assert_int_equal(open_one(&set, S, &renewed, "b", "port", "8443", "plane", "handoff", NULL),
+			 0);
 	assert_int_equal(window->options.plane, PLANE_RELAY);
 	/* Opened or renewed, it takes what is there. */
 	assert_int_equal(open_built_in(&set, S, true, PLANE_AUTO), 0);

@@ -95,8 +95,8 @@ static const char *check_bytes(int fd, struct exchange_answer *ret_answer)
 			first_wrong = i;
 	digest = tool_fnv(TOOL_FNV_START, hello, sizeof(hello));
 	while (done < random.tail_len) {
-		size_t max = random.tail_len - done < sizeof(buf) ? random.tail_len - done :
-								    sizeof(buf);
+		size_t max =
+			random.tail_len - done < sizeof(buf) ? random.tail_len - done : sizeof(buf);
 		size_t right;
 
 		wrong = receive(fd, buf, max, 0, &n);
@@ -236,7 +236,8 @@ static const char usage[] =
 	"  --hold                accept nothing before SIGUSR1\n"
 	"  --timeout SECONDS     without a byte (10)\n"
 	"  --corrupt             spoil a byte of each connection (to test the tests)\n"
-	"  --log FILE            a line per connection: client's address, port, ok or what is wrong\n"
+	"  --log FILE            a line per connection: client's address, port, ok or what is "
+	"wrong\n"
 	"  --progress FILE       \"accepted ok bad live\", kept up to date\n";
 
 enum option_id {
@@ -275,14 +276,24 @@ static void parse_options(int argc, char **argv)
 
 	while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (id) {
-		case OPT_LISTEN: tool_addrs_add(&opt.listen, optarg, true); break;
-		case OPT_DUAL: opt.dual = true; break;
-		case OPT_BACKLOG: opt.backlog = (int)tool_number(optarg, "--backlog"); break;
-		case OPT_THREADS: opt.threads = (unsigned)tool_number(optarg, "--threads"); break;
+		case OPT_LISTEN:
+			tool_addrs_add(&opt.listen, optarg, true);
+			break;
+		case OPT_DUAL:
+			opt.dual = true;
+			break;
+		case OPT_BACKLOG:
+			opt.backlog = (int)tool_number(optarg, "--backlog");
+			break;
+		case OPT_THREADS:
+			opt.threads = (unsigned)tool_number(optarg, "--threads");
+			break;
 		case OPT_REUSEPORT:
 			opt.reuseport = (unsigned)tool_number(optarg, "--reuseport");
 			break;
-		case OPT_MPTCP: opt.mptcp = true; break;
+		case OPT_MPTCP:
+			opt.mptcp = true;
+			break;
 		case OPT_ACCEPT_DELAY:
 			opt.accept_delay_ms = tool_number(optarg, "--accept-delay-ms");
 			break;
@@ -290,11 +301,20 @@ static void parse_options(int argc, char **argv)
 			opt.hold = true;
 			may_accept = false;
 			break;
-		case OPT_TIMEOUT: opt.timeout_s = tool_number(optarg, "--timeout"); break;
-		case OPT_CORRUPT: opt.corrupt = 1; break;
-		case OPT_LOG: opt.log_path = optarg; break;
-		case OPT_PROGRESS: opt.progress_path = optarg; break;
-		default: tool_die("%s", usage);
+		case OPT_TIMEOUT:
+			opt.timeout_s = tool_number(optarg, "--timeout");
+			break;
+		case OPT_CORRUPT:
+			opt.corrupt = 1;
+			break;
+		case OPT_LOG:
+			opt.log_path = optarg;
+			break;
+		case OPT_PROGRESS:
+			opt.progress_path = optarg;
+			break;
+		default:
+			tool_die("%s", usage);
 		}
 	}
 	if (optind < argc || !opt.threads || opt.threads > MAX_THREADS || !opt.reuseport)
@@ -324,7 +344,8 @@ int main(int argc, char **argv)
 	if (log_file)
 		setlinebuf(log_file);
 	if (opt.progress_path) {
-		progress_fd = open(opt.progress_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		progress_fd =
+			open(opt.progress_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 		if (progress_fd < 0)
 			tool_die("%s: %s", opt.progress_path, strerror(errno));
 	}

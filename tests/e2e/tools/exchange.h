@@ -28,20 +28,22 @@ static inline size_t exchange_put(uint8_t *p, size_t at, const void *bytes, size
 }
 
 /* A TLS 1.3 ClientHello: SNI, groups, key share, signature algorithms, ALPN http/1.1, padding. */
-static inline void exchange_hello(uint64_t seed, uint64_t tail_len, uint8_t hello[EXCHANGE_HELLO_LEN])
+static inline void exchange_hello(uint64_t seed, uint64_t tail_len,
+				  uint8_t hello[EXCHANGE_HELLO_LEN])
 {
 	static const uint8_t start[] = { 22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3 };
 	static const uint8_t suites[] = { 0, 6, 0x13, 1, 0x13, 2, 0x13, 3, 1, 0 };
-	static const uint8_t extensions[] = {
-		0,    0,    0,	  21,	0,    19,   0,	  0,	16,   'w',  'w',  'w',	'.',
-		'e',  'x',  'a',  'm',	'p',  'l',  'e',  '.',	't',  'e',  's',  't',	/* SNI */
-		0,    43,   0,	  3,	2,    3,    4,	/* supported_versions: TLS 1.3 */
-		0,    10,   0,	  4,	0,    2,    0,	  29,	/* supported_groups: x25519 */
-		0,    13,   0,	  6,	0,    4,    4,	  3,	8,    4,  /* signature_algorithms */
-		0,    16,   0,	  11,	0,    9,    8,	  'h',	't',  't',  'p',  '/',	'1',
-		'.',  '1',  /* ALPN */
-		0,    51,   0,	  38,	0,    36,   0,	  29,	0,    32, /* key_share: x25519 */
-	};
+	static const uint8_t
+		extensions[] = {
+			0,   0,	  0,   21,  0,	 19,  0,   0,	16,  'w', 'w', 'w', '.',
+			'e', 'x', 'a', 'm', 'p', 'l', 'e', '.', 't', 'e', 's', 't', /* SNI */
+			0,   43,  0,   3,   2,	 3,   4,       /* supported_versions: TLS 1.3 */
+			0,   10,  0,   4,   0,	 2,   0,   29, /* supported_groups: x25519 */
+			0,   13,  0,   6,   0,	 4,   4,   3,	8,   4, /* signature_algorithms */
+			0,   16,  0,   11,  0,	 9,   8,   'h', 't', 't', 'p', '/', '1',
+			'.', '1',					 /* ALPN */
+			0,   51,  0,   38,  0,	 36,  0,   29,	0,   32, /* key_share: x25519 */
+		};
 	struct exchange_random random = { .magic = EXCHANGE_MAGIC,
 					  .seed = seed,
 					  .tail_len = tail_len,
@@ -70,10 +72,10 @@ static inline void exchange_hello(uint64_t seed, uint64_t tail_len, uint8_t hell
 }
 
 struct exchange_answer {
-	uint64_t bytes;	 /* hello and tail */
-	uint64_t digest; /* FNV-1a over both */
+	uint64_t bytes;	      /* hello and tail */
+	uint64_t digest;      /* FNV-1a over both */
 	uint64_t first_wrong; /* offset, UINT64_MAX: none */
-	uint8_t addr[16]; /* of the client as the server sees it, v4-mapped */
+	uint8_t addr[16];     /* of the client as the server sees it, v4-mapped */
 	uint64_t port;
 	uint64_t magic;
 };

@@ -94,8 +94,8 @@ static int client_open(struct client *client, uint64_t number)
 	if (source && tool_bind_source(client->fd, source) < 0)
 		return -errno;
 	/* SO_SNDTIMEO bounds connect() too; it says EINPROGRESS then. */
-	if (connect(client->fd, (const struct sockaddr *)&client->target->sa,
-		    client->target->len) < 0)
+	if (connect(client->fd, (const struct sockaddr *)&client->target->sa, client->target->len) <
+	    0)
 		return errno == EINPROGRESS ? -EAGAIN : -errno;
 	getsockname(client->fd, (struct sockaddr *)&client->local, &len);
 	return 0;
@@ -113,8 +113,8 @@ static int client_send(struct client *client)
 	r = send_all(client->fd, hello, sizeof(hello));
 	for (; !r && offset < opt.segments; offset++)
 		r = send_all(client->fd, small + offset, 1);
-	client->digest = tool_fnv(client->digest, small,
-				  client->tail_len < 12 ? client->tail_len : 12);
+	client->digest =
+		tool_fnv(client->digest, small, client->tail_len < 12 ? client->tail_len : 12);
 	while (!r && offset < client->tail_len) {
 		static __thread uint8_t chunk[CHUNK];
 		size_t n = client->tail_len - offset < CHUNK ? client->tail_len - offset : CHUNK;
@@ -182,9 +182,9 @@ static void client_count(struct client *client, const char *wrong, int error)
 		else
 			n_wrong++;
 		snprintf(what, sizeof(what), "%s%s%s", wrong, error ? ": " : "",
-			 error == EAGAIN ? "hung" :
-			 error		 ? strerror(error) :
-					   "");
+			 error == EAGAIN ? "hung"
+			 : error	 ? strerror(error)
+					 : "");
 		tool_events_add(&failures, client->start_ns, &client->local, &client->target->sa,
 				what);
 	}
@@ -292,14 +292,29 @@ static void parse_options(int argc, char **argv)
 		case OPT_CONNECTIONS:
 			opt.connections = (uint64_t)tool_number(optarg, "--connections");
 			break;
-		case OPT_THREADS: opt.threads = (unsigned)tool_number(optarg, "--threads"); break;
-		case OPT_SEGMENTS: opt.segments = (uint64_t)tool_number(optarg, "--segments"); break;
-		case OPT_UPLOAD: opt.upload = (uint64_t)tool_number(optarg, "--upload"); break;
-		case OPT_HUNG: opt.hung_ms = tool_number(optarg, "--hung-ms"); break;
-		case OPT_STALL: opt.stall_ms = tool_number(optarg, "--stall-ms"); break;
-		case OPT_GAP: opt.gap_ms = tool_number(optarg, "--gap-ms"); break;
-		case OPT_SOURCE: tool_addrs_add(&opt.sources, optarg, false); break;
-		default: tool_die("%s", usage);
+		case OPT_THREADS:
+			opt.threads = (unsigned)tool_number(optarg, "--threads");
+			break;
+		case OPT_SEGMENTS:
+			opt.segments = (uint64_t)tool_number(optarg, "--segments");
+			break;
+		case OPT_UPLOAD:
+			opt.upload = (uint64_t)tool_number(optarg, "--upload");
+			break;
+		case OPT_HUNG:
+			opt.hung_ms = tool_number(optarg, "--hung-ms");
+			break;
+		case OPT_STALL:
+			opt.stall_ms = tool_number(optarg, "--stall-ms");
+			break;
+		case OPT_GAP:
+			opt.gap_ms = tool_number(optarg, "--gap-ms");
+			break;
+		case OPT_SOURCE:
+			tool_addrs_add(&opt.sources, optarg, false);
+			break;
+		default:
+			tool_die("%s", usage);
 		}
 	}
 	for (; optind < argc; optind++)

@@ -22,11 +22,11 @@
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 
-#define MAX_TRIOS      256
-#define TRICKLE_BYTES  4096
-#define TRICKLE_MS     100
-#define IO_TIMEOUT_S   10
-#define HEAD_MAX       2048
+#define MAX_TRIOS     256
+#define TRICKLE_BYTES 4096
+#define TRICKLE_MS    100
+#define IO_TIMEOUT_S  10
+#define HEAD_MAX      2048
 
 enum role { DOWNLOAD, UPLOAD, IDLE, ROLE_COUNT };
 static const char *const role_names[ROLE_COUNT] = { "download", "upload", "idle" };
@@ -124,7 +124,8 @@ static void established(struct member *member)
 
 __attribute__((format(printf, 2, 3))) static bool fail(struct member *member, const char *fmt, ...)
 {
-	int n = snprintf(member->failure, sizeof(member->failure), "%s: ", role_names[member->role]);
+	int n = snprintf(member->failure, sizeof(member->failure),
+			 "%s: ", role_names[member->role]);
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -489,7 +490,8 @@ static const char usage[] =
 	"  --seconds N           how long; without it, or with 0, until SIGTERM\n"
 	"  --download-bytes N    length of the file behind --download-path (8 MiB, /download)\n"
 	"  --upload-bytes N      (4 MiB), PUT to --upload-prefix (/upload/)\n"
-	"  --idle-path PATH      (/), asked for at the start, the end, and each --idle-interval SECONDS\n"
+	"  --idle-path PATH      (/), asked for at the start, the end, and each --idle-interval "
+	"SECONDS\n"
 	"  --sni NAME, --source ADDR (repeatable)\n"
 	"  --progress FILE       \"established ok failed live\", kept up to date\n";
 
@@ -532,26 +534,47 @@ static const char *parse_options(int argc, char **argv)
 
 	while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (id) {
-		case OPT_TRIOS: opt.trios = (unsigned)tool_number(optarg, "--trios"); break;
-		case OPT_SPACING: opt.spacing_ms = tool_number(optarg, "--spacing-ms"); break;
-		case OPT_SECONDS: opt.seconds = tool_number(optarg, "--seconds"); break;
+		case OPT_TRIOS:
+			opt.trios = (unsigned)tool_number(optarg, "--trios");
+			break;
+		case OPT_SPACING:
+			opt.spacing_ms = tool_number(optarg, "--spacing-ms");
+			break;
+		case OPT_SECONDS:
+			opt.seconds = tool_number(optarg, "--seconds");
+			break;
 		case OPT_DOWNLOAD_BYTES:
 			opt.download_bytes = (uint64_t)tool_number(optarg, "--download-bytes");
 			break;
-		case OPT_DOWNLOAD_PATH: opt.download_path = optarg; break;
+		case OPT_DOWNLOAD_PATH:
+			opt.download_path = optarg;
+			break;
 		case OPT_UPLOAD_BYTES:
 			opt.upload_bytes = (uint64_t)tool_number(optarg, "--upload-bytes");
 			break;
-		case OPT_UPLOAD_PREFIX: opt.upload_prefix = optarg; break;
-		case OPT_IDLE_PATH: opt.idle_path = optarg; break;
+		case OPT_UPLOAD_PREFIX:
+			opt.upload_prefix = optarg;
+			break;
+		case OPT_IDLE_PATH:
+			opt.idle_path = optarg;
+			break;
 		case OPT_IDLE_INTERVAL:
 			opt.idle_interval_s = tool_number(optarg, "--idle-interval");
 			break;
-		case OPT_SNI: opt.sni = optarg; break;
-		case OPT_SOURCE: tool_addrs_add(&opt.sources, optarg, false); break;
-		case OPT_PROGRESS: opt.progress_path = optarg; break;
-		case OPT_MAKE_FILE: file = optarg; break;
-		default: tool_die("%s", usage);
+		case OPT_SNI:
+			opt.sni = optarg;
+			break;
+		case OPT_SOURCE:
+			tool_addrs_add(&opt.sources, optarg, false);
+			break;
+		case OPT_PROGRESS:
+			opt.progress_path = optarg;
+			break;
+		case OPT_MAKE_FILE:
+			file = optarg;
+			break;
+		default:
+			tool_die("%s", usage);
 		}
 	}
 	for (; optind < argc; optind++)
@@ -583,7 +606,8 @@ int main(int argc, char **argv)
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
 	SSL_CTX_set_quiet_shutdown(ctx, 1);
 	if (opt.progress_path) {
-		progress_fd = open(opt.progress_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		progress_fd =
+			open(opt.progress_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 		if (progress_fd < 0)
 			tool_die("%s: %s", opt.progress_path, strerror(errno));
 	}

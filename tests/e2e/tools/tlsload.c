@@ -219,7 +219,8 @@ static bool conn_tls_progress(struct conn *conn, int ret)
 	}
 }
 
-/* The head is whole: 200, and the length that is expected. Returns false when the connection failed. */
+/* The head is whole: 200, and the length that is expected. Returns false when the connection
+ * failed. */
 static bool conn_check_head(struct conn *conn)
 {
 	const char *length = strcasestr(conn->head, "\r\ncontent-length:");
@@ -411,8 +412,8 @@ static void conn_start(uint64_t due_ns)
 		return;
 	}
 	setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	source = tool_addrs_of_family(&opt.sources, target->sa.ss_family,
-				      n_started / opt.targets.n);
+	source =
+		tool_addrs_of_family(&opt.sources, target->sa.ss_family, n_started / opt.targets.n);
 	if (source && tool_bind_source(conn->fd, source) < 0) {
 		conn_fail(conn, "bind: %s", strerror(errno));
 		return;
@@ -499,7 +500,8 @@ static void run(uint64_t begin_ns)
 		}
 		if (stopping && !n_live)
 			return;
-		n = epoll_wait(epfd, events, 256, wait_ms(tool_now(), stopping ? UINT64_MAX : next));
+		n = epoll_wait(epfd, events, 256,
+			       wait_ms(tool_now(), stopping ? UINT64_MAX : next));
 		/* A connection has one event per batch and is freed in its own turn only. */
 		for (int i = 0; i < n; i++)
 			conn_event(events[i].data.ptr, events[i].events);
@@ -517,8 +519,7 @@ static void print_result(uint64_t begin_ns)
 	       (unsigned long long)n_started, (unsigned long long)n_ok,
 	       (unsigned long long)failures.n, (unsigned long long)stalls.n,
 	       (unsigned long long)n_resumed, (double)(tool_now() - begin_ns) / 1e9,
-	       (double)held_back_ns / 1e9, (double)begin_ns / 1e9,
-	       (double)max_late_ns / 1e6);
+	       (double)held_back_ns / 1e9, (double)begin_ns / 1e9, (double)max_late_ns / 1e6);
 	tool_samples_print(&latencies, "latency_ms");
 	printf(", ");
 	tool_reasons_print(&failures, "reasons");
@@ -569,10 +570,12 @@ static const char usage[] =
 	"usage: tlsload [OPTION...] ADDR:PORT...\n"
 	"  --rate N              new connections per second (500)\n"
 	"  --seconds N           how long; without it, or with 0, until SIGTERM\n"
-	"  --far-fraction F      of connections: 40 ms before the ClientHello, and before the request\n"
+	"  --far-fraction F      of connections: 40 ms before the ClientHello, and before the "
+	"request\n"
 	"  --slow-fraction F     of connections: 0.3 s before the ClientHello\n"
 	"  --resume-fraction F   of connections: resume the TLS session of an earlier one\n"
-	"  --max-live N          connections at once; more are held back, and not made up for (300)\n"
+	"  --max-live N          connections at once; more are held back, and not made up for "
+	"(300)\n"
 	"  --sni NAME --alpn PROTOCOL (\"\": none) --path PATH\n"
 	"  --expect-file FILE    the body that must come (default: an empty one)\n"
 	"  --source ADDR         local address, repeatable\n"
@@ -604,37 +607,78 @@ enum option_id {
 static void parse_options(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "rate", 1, NULL, OPT_RATE },	     { "seconds", 1, NULL, OPT_SECONDS },
-		{ "far-fraction", 1, NULL, OPT_FAR },  { "slow-fraction", 1, NULL, OPT_SLOW },
-		{ "resume-fraction", 1, NULL, OPT_RESUME }, { "max-live", 1, NULL, OPT_MAX_LIVE },
-		{ "sni", 1, NULL, OPT_SNI },	     { "alpn", 1, NULL, OPT_ALPN },
-		{ "path", 1, NULL, OPT_PATH },	     { "expect-file", 1, NULL, OPT_EXPECT },
-		{ "source", 1, NULL, OPT_SOURCE },     { "timeout", 1, NULL, OPT_TIMEOUT },
-		{ "stall-ms", 1, NULL, OPT_STALL },    { "seed", 1, NULL, OPT_SEED },
-		{ "progress", 1, NULL, OPT_PROGRESS }, { "log", 1, NULL, OPT_LOG },
+		{ "rate", 1, NULL, OPT_RATE },
+		{ "seconds", 1, NULL, OPT_SECONDS },
+		{ "far-fraction", 1, NULL, OPT_FAR },
+		{ "slow-fraction", 1, NULL, OPT_SLOW },
+		{ "resume-fraction", 1, NULL, OPT_RESUME },
+		{ "max-live", 1, NULL, OPT_MAX_LIVE },
+		{ "sni", 1, NULL, OPT_SNI },
+		{ "alpn", 1, NULL, OPT_ALPN },
+		{ "path", 1, NULL, OPT_PATH },
+		{ "expect-file", 1, NULL, OPT_EXPECT },
+		{ "source", 1, NULL, OPT_SOURCE },
+		{ "timeout", 1, NULL, OPT_TIMEOUT },
+		{ "stall-ms", 1, NULL, OPT_STALL },
+		{ "seed", 1, NULL, OPT_SEED },
+		{ "progress", 1, NULL, OPT_PROGRESS },
+		{ "log", 1, NULL, OPT_LOG },
 		{ NULL, 0, NULL, 0 },
 	};
 	int id;
 
 	while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (id) {
-		case OPT_RATE: opt.rate = tool_number(optarg, "--rate"); break;
-		case OPT_SECONDS: opt.seconds = tool_number(optarg, "--seconds"); break;
-		case OPT_FAR: opt.far_fraction = tool_number(optarg, "--far-fraction"); break;
-		case OPT_SLOW: opt.slow_fraction = tool_number(optarg, "--slow-fraction"); break;
-		case OPT_RESUME: opt.resume_fraction = tool_number(optarg, "--resume-fraction"); break;
-		case OPT_MAX_LIVE: opt.max_live = (uint64_t)tool_number(optarg, "--max-live"); break;
-		case OPT_SNI: opt.sni = optarg; break;
-		case OPT_ALPN: opt.alpn = optarg; break;
-		case OPT_PATH: opt.path = optarg; break;
-		case OPT_EXPECT: read_expect(optarg); break;
-		case OPT_SOURCE: tool_addrs_add(&opt.sources, optarg, false); break;
-		case OPT_TIMEOUT: opt.timeout_s = tool_number(optarg, "--timeout"); break;
-		case OPT_STALL: opt.stall_ms = tool_number(optarg, "--stall-ms"); break;
-		case OPT_SEED: random_state = (uint64_t)tool_number(optarg, "--seed"); break;
-		case OPT_PROGRESS: opt.progress_path = optarg; break;
-		case OPT_LOG: opt.log_path = optarg; break;
-		default: tool_die("%s", usage);
+		case OPT_RATE:
+			opt.rate = tool_number(optarg, "--rate");
+			break;
+		case OPT_SECONDS:
+			opt.seconds = tool_number(optarg, "--seconds");
+			break;
+		case OPT_FAR:
+			opt.far_fraction = tool_number(optarg, "--far-fraction");
+			break;
+		case OPT_SLOW:
+			opt.slow_fraction = tool_number(optarg, "--slow-fraction");
+			break;
+		case OPT_RESUME:
+			opt.resume_fraction = tool_number(optarg, "--resume-fraction");
+			break;
+		case OPT_MAX_LIVE:
+			opt.max_live = (uint64_t)tool_number(optarg, "--max-live");
+			break;
+		case OPT_SNI:
+			opt.sni = optarg;
+			break;
+		case OPT_ALPN:
+			opt.alpn = optarg;
+			break;
+		case OPT_PATH:
+			opt.path = optarg;
+			break;
+		case OPT_EXPECT:
+			read_expect(optarg);
+			break;
+		case OPT_SOURCE:
+			tool_addrs_add(&opt.sources, optarg, false);
+			break;
+		case OPT_TIMEOUT:
+			opt.timeout_s = tool_number(optarg, "--timeout");
+			break;
+		case OPT_STALL:
+			opt.stall_ms = tool_number(optarg, "--stall-ms");
+			break;
+		case OPT_SEED:
+			random_state = (uint64_t)tool_number(optarg, "--seed");
+			break;
+		case OPT_PROGRESS:
+			opt.progress_path = optarg;
+			break;
+		case OPT_LOG:
+			opt.log_path = optarg;
+			break;
+		default:
+			tool_die("%s", usage);
 		}
 	}
 	for (; optind < argc; optind++)
@@ -660,7 +704,8 @@ int main(int argc, char **argv)
 	if (epfd < 0)
 		tool_die("epoll_create1: %s", strerror(errno));
 	if (opt.progress_path) {
-		progress_fd = open(opt.progress_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		progress_fd =
+			open(opt.progress_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 		if (progress_fd < 0)
 			tool_die("%s: %s", opt.progress_path, strerror(errno));
 	}

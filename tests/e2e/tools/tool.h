@@ -139,8 +139,8 @@ static inline int tool_addr_parse(const char *text, bool port_needed, struct too
 
 static inline uint16_t tool_addr_port(const struct sockaddr_storage *sa)
 {
-	return ntohs(sa->ss_family == AF_INET ? ((const struct sockaddr_in *)sa)->sin_port :
-						((const struct sockaddr_in6 *)sa)->sin6_port);
+	return ntohs(sa->ss_family == AF_INET ? ((const struct sockaddr_in *)sa)->sin_port
+					      : ((const struct sockaddr_in6 *)sa)->sin6_port);
 }
 
 /* Writes the address alone; a v4-mapped one as IPv4. */
