@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+// uses: segment.c bpf_util.c log.c addr.c
+/* What handoff_commit says of the new socket, and when it takes the guard entry away. */
+#include "guard_bench.h"
+
+static struct commit_block commit(const struct flow_key *key, uint32_t flags, uint32_t taken)
+{
+	struct commit_block block = { .key = *key, .flags = flags, .n_held = taken, .result = 99 };
+	int err;
+
+	bpf_util_run(bpf_program__fd(bpf->progs.handoff_commit), &block, sizeof(block), &block, LO,
+		     0, &err);
+	assert_int_equal(err, 0);
+	return block;
+}
+
+/* And the entry is there afterwards unless it is over. */
+static struct commit_block expect_commit(const struct flow_key *key, uint32_t flags, uint32_t taken,
+					 enum commit_result result, bool over)
+{
+	struct commit_block block = commit(key, flags, taken);
+	struct guard guard;
+
+	if (block.result != result)
+		fail_msg("commit: %u, not %u", block.result, result);
+	assert_int_equal(guard_get(key, &guard), !over);
+	assert_int_equal(bpf->bss->n_guards, !over);
+	return block;
+}
+
+/* For a moment it is known what was there. */
+static void expect_released(const struct flow_key *key, uint64_t since_ns)
+{
+	struct released moment;
+
+	assert_int_equal(bpf_map__lookup_elem(bpf->maps.released, key, sizeof(*key), &moment,
+					      sizeof(moment), 0),
+			 0);
+	assert_int_equal(moment.snd_nxt, SND_NXT);
+	assert_in_range(moment.until_ns, since_ns + RELEASED_NS, coarse_ns() + RELEASED_NS);
+	assert_true(bpf->bss->released_until_ns == moment.until_ns);
+}
+
+static void test_commit_no_child(void **state)
+{
+	struct guard guard = usual_guard;
+	struct commit_block block;
+	uint64_t before;
+
+	for (size_t i = 0; i < 2; i++) {
+		guard = usual_guard;
+		guard.seen = 3;
+		guard.adopt_error = -EINVAL;
+		guard.n_held = 2;
+		expect_commit(&keys[i], 0, 0, COMMIT_NO_GUARD, true);
+		guard_set(&keys[i], &guard);
+		block = expect_commit(&keys[i], 0, 0, COMMIT_NO_CHILD, false);
+		assert_int_equal(block.state, 0);
+		assert_int_equal(block.seen, 3);
+		assert_int_equal(block.adopt_error, -EINVAL);
+		assert_int_equal(block.n_held, 2);
+		assert_int_equal(guard_of(&keys[i]).parking, PARKING_ON);
+		assert_int_equal(guard_of(&keys[i]).to_sniffer, 0);
+		expect_commit(&keys[i], COMMIT_RELEASE, 0, COMMIT_NO_CHILD, false);
+		expect_commit(&keys[i], COMMIT_STOP_PARKING, 0, COMMIT_NO_CHILD, false);
+		assert_int_equal(guard_of(&keys[i]).parking, PARKING_DROP);
+		assert_int_equal(guard_of(&keys[i]).to_sniffer, 0);
+		expect_commit(&keys[i], COMMIT_TO_SNIFFER, 0, COMMIT_NO_CHILD, false);
+		assert_int_equal(guard_of(&keys[i]).to_sniffer, 1);
+		block = expect_commit(&keys[i], COMMIT_GIVE_UP, 0, COMMIT_NO_CHILD, true);
+		assert_int_equal(block.n_held, 2);
+		/* It was seen, and is gone again. */
+		guard.child_of = guard.cookie;
+		guard_set(&keys[i], &guard);
+		before = coarse_ns();
+		expect_commit(&keys[i], 0, 2, COMMIT_DONE, true);
+		expect_released(&keys[i], before);
+	}
+}
+
+static void commit_child(const char *address)
+{
+	struct scene s = scene_make(address, NULL, NULL);
+	uint32_t rcv_nxt;
+	struct guard guard;
+	struct commit_block block;
+	struct flow_key listener = s.c.key;
+	uint64_t before;
+
+	send_pattern(s.c.client, 100, 0);
+	assert_true(wait_until(unread(s.c.server) == 100));
+	rcv_nxt = numbers_of(s.c.server).rcv_nxt;
+	guard = (struct guard){ .cookie = 1, .rcv_nxt = rcv_nxt + 1, .snd_nxt = SND_NXT };
+
+	/* A listener is not the new socket. */
+	listener.remote_port ^= htons(1);
+	guard_set(&listener, &guard);
+	block = expect_commit(&listener, 0, 0, COMMIT_NO_CHILD, false);
+	assert_int_equal(block.state, STATE_LISTEN);
+	guard_remove(&listener);
+
+	guard_set(&s.c.key, &guard);
+	block = expect_commit(&s.c.key, 0, 0, COMMIT_INCOMPLETE, false);
+	assert_int_equal(block.rcv_nxt, rcv_nxt);
+	assert_int_equal(block.state, STATE_ESTABLISHED);
+	expect_commit(&s.c.key, COMMIT_RELEASE, 0, COMMIT_INCOMPLETE, false);
+	guard.rcv_nxt = rcv_nxt + 0x7fffffff;
+	guard_set(&s.c.key, &guard);
+	expect_commit(&s.c.key, 0, 0, COMMIT_INCOMPLETE, false);
+
+	guard.rcv_nxt = rcv_nxt;
+	guard.n_held = 3;
+	guard.parking = PARKING_ON;
+	guard_set(&s.c.key, &guard);
+	block = expect_commit(&s.c.key, 0, 2, COMMIT_HELD, false);
+	assert_int_equal(block.n_held, 3);
+	assert_int_equal(guard_of(&s.c.key).parking, PARKING_PASS);
+	before = coarse_ns();
+	block = expect_commit(&s.c.key, 0, 3, COMMIT_DONE, true);
+	expect_released(&s.c.key, before);
+	assert_int_equal(block.n_held, 3);
+	guard_set(&s.c.key, &guard);
+	expect_commit(&s.c.key, COMMIT_RELEASE, 2, COMMIT_DONE, true);
+	/* It may have got more than was frozen. */
+	guard.rcv_nxt = rcv_nxt - 50;
+	guard.n_held = 0;
+	guard_set(&s.c.key, &guard);
+	expect_commit(&s.c.key, 0, 0, COMMIT_DONE, true);
+
+	/* It had everything, answered and closed: all that is left is its TIME_WAIT. */
+	expect_pattern(s.c.server, 100, 0);
+	close(s.c.server);
+	expect_end(s.c.client);
+	close(s.c.client);
+	s.c.server = s.c.client = -1;
+	guard.rcv_nxt = rcv_nxt + 2;
+	guard_set(&s.c.key, &guard);
+	assert_true(wait_until(commit(&s.c.key, 0, 0).state == STATE_TIME_WAIT));
+	expect_commit(&s.c.key, 0, 0, COMMIT_NO_GUARD, true);
+	scene_drop(&s);
+}
+
+static void test_commit_child(void **state)
+{
+	commit_child("127.0.0.1");
+	commit_child("::1");
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, keys_make, bench_drop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_commit_no_child),
+		TEST(test_commit_child),
+	};
+
+	if (unprivileged())
+		return 0;
+	return cmocka_run_group_tests(tests, namespace_make, NULL);
+}
