@@ -154,6 +154,7 @@ size_t segment_from_held(const struct held *held, const uint8_t mac[6], uint8_t 
 {
 	bool v4 = held->packet[0] >> 4 == 4;
 	size_t ip_len = v4 ? (held->packet[0] & 0xfu) * 4u : 40;
+	bool piece = held->more || held->offset;
 	uint8_t *ip = frame + SEGMENT_ETHERNET_LEN;
 	uint8_t *tcp = ip + ip_len;
 	size_t tcp_len = held->len - ip_len;
@@ -161,11 +162,15 @@ size_t segment_from_held(const struct held *held, const uint8_t mac[6], uint8_t 
 	if (held->len < ip_len + 20 || held->len > sizeof(held->packet) ||
 	    SEGMENT_ETHERNET_LEN + (size_t)held->len > size)
 		return 0;
+	if (ip_len < 20 || (!v4 && held->packet[0] >> 4 != 6) ||
+	    held->packet[v4 ? 9 : 6] != IPPROTO_TCP)
+		return 0;
 	put_ethernet(frame, mac, v4);
 	memcpy(ip, held->packet, held->len);
-	if (held->more || held->offset)
+	if (piece)
 		cut_to_piece(held, ip, ip_len, v4);
-	if (held->no_checksum) {
+	/* Of a piece there never was one. */
+	if (held->no_checksum || piece) {
 		put16(tcp + 16, 0);
 		put16(tcp + 16, v4 ? tcp_checksum(ip + 12, 8, tcp, tcp_len)
 				   : tcp_checksum(ip + 8, 32, tcp, tcp_len));
