@@ -237,8 +237,11 @@ static __always_inline void release(struct commit_block *block, struct guard *gu
 	struct released moment = { .until_ns = bpf_ktime_get_coarse_ns() + RELEASED_NS,
 				   .snd_nxt = guard->snd_nxt };
 
-	bpf_map_update_elem(&released, &block->key, &moment, BPF_ANY);
-	released_until_ns = moment.until_ns;
+	/* Given up it has no new socket, and the one reset that follows is the process's own. */
+	if (!(block->flags & COMMIT_GIVE_UP)) {
+		bpf_map_update_elem(&released, &block->key, &moment, BPF_ANY);
+		released_until_ns = moment.until_ns;
+	}
 	if (!bpf_map_delete_elem(&guards, &block->key))
 		__sync_fetch_and_sub(&n_guards, 1);
 }

@@ -360,8 +360,16 @@ static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd)
 static int repair(int fd, int mode)
 {
 	const int queue = TCP_RECV_QUEUE; /* that peeking reads, in this mode */
+	const int one = 1;
 
 	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &mode, sizeof(mode)) < 0)
+		return -errno;
+	/*
+	 * do_tcp_setsockopt() takes SO_REUSEADDR away at the end of repair mode. Without it the web
+	 * server can't bind its port while we have the connection.
+	 */
+	if (mode != TCP_REPAIR_ON &&
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
 		return -errno;
 	if (mode == TCP_REPAIR_ON &&
 	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) < 0)
