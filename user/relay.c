@@ -113,7 +113,8 @@ static enum relay_failure failure_of_error(int error)
 {
 	switch (-error) {
 	case ECONNREFUSED:
-	case ECONNRESET:
+	case ECONNRESET: /* accepted by a listener that was closed at once */
+	case EPIPE:
 		return RELAY_REFUSED;
 	case ENETUNREACH:
 	case EHOSTUNREACH:

@@ -442,6 +442,7 @@ static void test_bulk_without_pipes(void **state)
 static void test_urgent_byte(void **state)
 {
 	static uint8_t data[1024 * 1024];
+	uint64_t end = now_ns() + WAIT_NS;
 	size_t sent = 0, got = 0;
 	struct bench b;
 	ssize_t n;
@@ -458,6 +459,7 @@ static void test_urgent_byte(void **state)
 		n = recv(b.server, data, sizeof(data), MSG_DONTWAIT);
 		assert_true(n > 0 || (n < 0 && errno == EAGAIN));
 		got += n > 0 ? (size_t)n : 0;
+		assert_true(now_ns() < end);
 	}
 	assert_int_equal(got, sent);
 	settle(&b);
