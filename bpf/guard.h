@@ -284,8 +284,13 @@ int guard_ingress(struct __sk_buff *skb)
 		count(COUNTER_STALE);
 		return TCX_DROP;
 	}
-	if (guard && !parked && hold(skb, AT_DEVICE, &packet, guard))
-		return TCX_DROP;
+	if (guard && !parked && hold(skb, AT_DEVICE, &packet, guard)) {
+		/*
+		 * If the entry went meanwhile the process may have counted without this one: then it
+		 * passes. Twice does no harm, TCP knows that it has it.
+		 */
+		return bpf_map_lookup_elem(&guards, &packet.key) ? TCX_DROP : TCX_NEXT;
+	}
 	if (guard)
 		return park(skb, guard, parked);
 	if (parked)

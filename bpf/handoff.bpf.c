@@ -236,6 +236,7 @@ static __always_inline void release(struct commit_block *block, struct guard *gu
 {
 	struct released moment = { .until_ns = bpf_ktime_get_coarse_ns() + RELEASED_NS,
 				   .snd_nxt = guard->snd_nxt };
+	__u64 cookie = guard->cookie;
 
 	/* Given up it has no new socket, and the one reset that follows is the process's own. */
 	if (!(block->flags & COMMIT_GIVE_UP)) {
@@ -244,6 +245,9 @@ static __always_inline void release(struct commit_block *block, struct guard *gu
 	}
 	if (!bpf_map_delete_elem(&guards, &block->key))
 		__sync_fetch_and_sub(&n_guards, 1);
+	/* guard_ingress may have held one more meanwhile; see there. */
+	if (guard->cookie == cookie)
+		block->n_held = guard->n_held;
 }
 
 SEC("tc")

@@ -145,7 +145,7 @@ int steer_exempt(struct steer *steer, const struct endpoint *source, bool add)
 	memcpy(key.addr, &source->addr, sizeof(key.addr));
 	if (add)
 		return bpf_map__update_elem(steer->bpf->maps.relay_sources, &key, sizeof(key), &one,
-					    sizeof(one), BPF_ANY);
+					    sizeof(one), BPF_NOEXIST);
 	return bpf_map__delete_elem(steer->bpf->maps.relay_sources, &key, sizeof(key), 0);
 }
 
