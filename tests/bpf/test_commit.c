@@ -28,6 +28,14 @@ static struct commit_block expect_commit(const struct flow_key *key, uint32_t fl
 	return block;
 }
 
+static bool is_released(const struct flow_key *key)
+{
+	struct released moment;
+
+	return bpf_map__lookup_elem(bpf->maps.released, key, sizeof(*key), &moment, sizeof(moment),
+				    0) == 0;
+}
+
 /* For a moment it is known what was there. */
 static void expect_released(const struct flow_key *key, uint64_t since_ns)
 {
@@ -69,6 +77,8 @@ static void test_commit_no_child(void **state)
 		assert_int_equal(guard_of(&keys[i]).to_sniffer, 1);
 		block = expect_commit(&keys[i], COMMIT_GIVE_UP, 0, COMMIT_NO_CHILD, true);
 		assert_int_equal(block.n_held, 2);
+		/* The process's own reset may follow. */
+		assert_false(is_released(&keys[i]));
 		/* It was seen, and is gone again. */
 		guard.child_of = guard.cookie;
 		guard_set(&keys[i], &guard);

@@ -642,6 +642,46 @@ static void test_late_reset(void **state)
 	}
 }
 
+/* On the old socket: what had passed the device when the entry appeared. */
+static void socket_held(const char *address)
+{
+	struct scene s = scene_make(address, NULL, NULL);
+	size_t ip_len = endpoint_is_v4(&s.c.local) ? 20 : 40, header_len;
+	struct guard guard = { .cookie = s.c.cookie, .parking = PARKING_ON };
+	uint8_t expected[100];
+	struct held held;
+
+	option_set(s.c.server, SOL_SOCKET, SO_ATTACH_BPF, bpf_program__fd(bpf->progs.guard_socket));
+	send_pattern(s.c.client, sizeof(expected), 0);
+	expect_pattern(s.c.server, sizeof(expected), 0);
+	expect_counter(NO_COUNT);
+
+	guard_set(&s.c.key, &guard);
+	pattern_fill(expected, sizeof(expected), 100);
+	send_pattern(s.c.client, sizeof(expected), 100);
+	assert_true(wait_until(held_get(&s.c.key, 0, &held)));
+	assert_int_equal(unread(s.c.server), 0);
+	assert_int_equal(info_of(s.c.client).tcpi_unacked, 1);
+	assert_true(held.cookie == s.c.cookie);
+	assert_int_equal(held.packet[0] >> 4, ip_len == 20 ? 4 : 6);
+	header_len = ip_len + (held.packet[ip_len + 12] >> 4) * 4u;
+	assert_int_equal(held.len, header_len + sizeof(expected));
+	assert_memory_equal(held.packet + ip_len, &s.c.key.remote_port, 4);
+	assert_memory_equal(held.packet + header_len, expected, sizeof(expected));
+	assert_int_equal(held.no_checksum, 1);
+	guard_remove(&s.c.key);
+	expect_pattern(s.c.server, sizeof(expected), 100);
+	scene_drop(&s);
+}
+
+static void test_socket_held(void **state)
+{
+	socket_held("127.0.0.1");
+	/* The counters go on. */
+	bpf_util_sum(bpf_map__fd(bpf->maps.guard_counters), GUARD_COUNTER_COUNT, counters_before);
+	socket_held("::1");
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, guard_bench_make, bench_drop)
 
 int main(void)
@@ -663,6 +703,7 @@ int main(void)
 		TEST(test_egress_new_socket),
 		TEST(test_egress_listener),
 		TEST(test_late_reset),
+		TEST(test_socket_held),
 	};
 
 	if (unprivileged())

@@ -403,6 +403,16 @@ static void test_refused(void **state)
 	}
 }
 
+/* Else the web server could not bind its port while we have the connection. */
+static bool is_reusable(int fd)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &value, &len), 0);
+	return value;
+}
+
 /* More than we move: found out when the connection is frozen already. */
 static void test_unfreeze(void **state)
 {
@@ -437,6 +447,7 @@ static void test_unfreeze(void **state)
 		job = job_of(&c, &c.local);
 		assert_int_equal(begin(&job, &c), HANDOFF_REFUSED);
 		assert_int_equal(job.result, SEIZE_STATE);
+		assert_true(is_reusable(c.server));
 		expect_pattern(c.server, len, 0);
 		send_pattern(c.server, 20000, 7);
 		expect_pattern(c.client, 20000, 7);
@@ -622,6 +633,33 @@ static void test_queue_fills_up(void **state)
 	}
 }
 
+/* Given up: the client is told, and nothing is left. */
+static void test_lost(void **state)
+{
+	for_each_place(place) {
+		int web_server = web_server_at(place, NULL);
+		struct connection c = connection_of(place, NULL);
+		struct handoff_job job;
+		enum handoff_answer answer = begin_in_gap(&job, &c, 517);
+		char byte;
+
+		answer = handoff_continue(worker, &job, job.began_ns + HANDOFF_DEADLINE_NS);
+		assert_int_equal(answer, HANDOFF_PENDING);
+		assert_true(info_of(c.client).tcpi_state == 1);
+		answer = handoff_continue(worker, &job, job.began_ns + HANDOFF_DEADLINE_NS + 1);
+		assert_int_equal(answer, HANDOFF_LOST);
+		assert_null(job.bytes);
+		assert_int_equal(guards_count(guards), 0);
+		gap_end();
+		assert_true(ready(c.client, POLLIN, WAIT_MS));
+		assert_int_equal(recv(c.client, &byte, 1, 0), -1);
+		assert_int_equal(errno, ECONNRESET);
+		close(c.client);
+		assert_false(ready(web_server, POLLIN, 0));
+		close(web_server);
+	}
+}
+
 /* Devices are guarded once each, and no longer than the guards live. */
 static void test_devices(void **state)
 {
@@ -658,6 +696,7 @@ int main(void)
 		TEST(test_gap_fin),
 		TEST(test_back_to_sniffer),
 		TEST(test_queue_fills_up),
+		TEST(test_lost),
 	};
 
 	if (unprivileged())

@@ -253,6 +253,7 @@ static void test_own_connections(void **state)
 
 	steer_lease(b->steer, PORT, FOREVER);
 	assert_int_equal(steer_exempt(b->steer, &source4, true), 0);
+	assert_int_equal(steer_exempt(b->steer, &source4, true), -EEXIST);
 	expect_passed(b, &usual, COUNTER_PASSED_RELAY);
 	expect_steered(b, &v6);
 	assert_int_equal(steer_exempt(b->steer, &source6, true), 0);
