@@ -240,6 +240,61 @@ static void test_web_server(void **state)
 	}
 }
 
+/* What both ends agreed on, and where they are: the new socket goes on just there. */
+static void same_numbers(const struct place *place)
+{
+	const uint8_t options =
+		TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE | TCPI_OPT_ECN;
+	int web_server = listen_on(place->address, PORT, NULL);
+	struct connection c = connection_of(place, NULL);
+	struct tcp_info old_info, info;
+	struct numbers old, new;
+
+	send_pattern(c.client, 517, 0);
+	wait_unread(&c, 517);
+	old_info = info_of(c.server);
+	old = numbers_of(c.server);
+	option_set(c.server, SOL_SOCKET, SO_REUSEADDR, 1);
+	hand_off(&c, &c.local, web_server);
+	info = info_of(c.server);
+	new = numbers_of(c.server);
+	option_set(c.server, SOL_SOCKET, SO_REUSEADDR, 1);
+
+	assert_int_equal(info.tcpi_options & options, old_info.tcpi_options & options);
+	assert_int_equal(info.tcpi_snd_wscale, old_info.tcpi_snd_wscale);
+	assert_int_equal(info.tcpi_rcv_wscale, old_info.tcpi_rcv_wscale);
+	assert_int_equal(new.mss, old.mss);
+	assert_int_equal(new.rcv_nxt, old.rcv_nxt);
+	assert_int_equal(new.snd_nxt, old.snd_nxt);
+	/* Less what is lost by scaling. */
+	assert_in_range(old.window.snd_wnd - new.window.snd_wnd, 0,
+			(1u << info.tcpi_snd_wscale) - 1);
+	/* Its clock goes on; the lowest bit tells something else. */
+	if (info.tcpi_options & TCPI_OPT_TIMESTAMPS)
+		assert_in_range((new.tstamp | 1) - old.tstamp, 0, WAIT_MS);
+	expect_pattern(c.server, 517, 0);
+	expect_works(&c, 517);
+	close(web_server);
+}
+
+static void test_same_numbers(void **state)
+{
+	static const char *const sysctls[] = { "tcp_timestamps", "tcp_sack", "tcp_window_scaling" };
+
+	for_each_place(place) {
+		same_numbers(place);
+		for (size_t i = 0; i < ARRAY_SIZE(sysctls); i++) {
+			sysctl_set(sysctls[i], 0);
+			same_numbers(place);
+			sysctl_set(sysctls[i], 1);
+		}
+		/* On lo both ends then ask for it. */
+		sysctl_set("tcp_ecn", 1);
+		same_numbers(place);
+		sysctl_set("tcp_ecn", 2);
+	}
+}
+
 /* The client has ended its side already. */
 static void test_fin(void **state)
 {
@@ -685,6 +740,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_devices),
 		TEST(test_web_server),
+		TEST(test_same_numbers),
 		TEST(test_fin),
 		TEST(test_responder),
 		TEST(test_small_window),
