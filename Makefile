@@ -97,14 +97,28 @@ check-relay: all tools
 	$(PYTHON) -m pytest -q tests/e2e --plane=relay
 
 S ?= 60
-fuzz: $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-	@set -e; for fuzzer in $^; do \
-		echo "== $$fuzzer"; mkdir -p $$fuzzer.corpus; \
-		$$fuzzer -max_total_time=$(S) -print_final_stats=1 $$fuzzer.corpus; done
+FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-$(B)/fuzz/%: tests/fuzz/%.c | $(B)/fuzz
-	$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< \
-		$(patsubst %.c,user/%.c,$(shell sed -n 's|^// uses: *||p' $<))
+fuzz: $(FUZZERS) $(B)/fuzz/fuzz_hello.seeds
+	@set -e; for fuzzer in $(FUZZERS); do \
+		echo "== $$fuzzer"; mkdir -p $$fuzzer.corpus $$fuzzer.seeds; \
+		dict=tests/fuzz/$${fuzzer##*/}.dict; \
+		$$fuzzer -max_total_time=$(S) -max_len=4096 -timeout=20 -print_final_stats=1 \
+			$$(test ! -e $$dict || echo -dict=$$dict) \
+			$$fuzzer.corpus $$fuzzer.seeds; done
+
+fuzzed = $(patsubst %.c,user/%.c,$(shell sed -n 's|^// uses: *||p' $(1)))
+
+$(B)/fuzz/%: tests/fuzz/%.c $$(call fuzzed,tests/fuzz/$$*.c) \
+		$(wildcard include/*.h user/*.h tests/fuzz/*.h tests/unit/*.h) | $(B)/fuzz
+	$(call say,FUZZ)
+	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=all -o $@ $(filter %.c,$^) $(LIBS)
+
+$(B)/fuzz/fuzz_hello.seeds: tests/fuzz/make_seeds.py $(wildcard tests/vectors/*.hex) | $(B)/fuzz
+	$(call say,SEEDS)
+	$(Q)$(PYTHON) $< tests/vectors $@
+	$(Q)touch $@
 
 clean:
 	rm -rf $(B)
