@@ -80,10 +80,7 @@ def names_of_families(lab):
 
 @contextlib.contextmanager
 def visitors(lab, server, plane):
-    """Ordinary load while the body runs: 1,000 visitors or more; none fails, all are seen as they are.
-
-    A relay's connections have their clients' addresses, but ports of their own.
-    """
+    """Ordinary load while the body runs: 1,000 visitors or more; none fails, all are seen as they are."""
     since = server.log_position()
     load = start_tlsload(lab, server, rate=RATE)
     try:
@@ -96,8 +93,7 @@ def visitors(lab, server, plane):
     result = load.stop_and_result()
     assert_all_ok(result, VISITORS)
     wait_until(lambda: len(server.peers(since)) >= result["ok"], 15, "the server wrote its log")
-    if plane == "handoff":
-        assert_real_clients(load, server, since)
+    assert_real_clients(load, server, since, plane)
     came = (line.split(" ", 2) for line in load.log.read_text().splitlines())
     came = collections.Counter(address for address, _port, outcome in came if outcome == "ok")
     seen = collections.Counter(address for address, _port in server.peers(since))

@@ -19,6 +19,7 @@ leaves goes at the next start. Nothing sleeps to be in time: see lab.wait_until.
     pytest tests/e2e --plane=none       without acme-steer: is the harness itself sound?
     pytest tests/e2e --keep             leave logs and outputs in /tmp/ase-*
     pytest tests/e2e --shell            a shell in the edge's namespace when a test fails
+    pytest tests/e2e --load=0.02 --patience=10   on a slow machine: a fiftieth of the load, ten times the time limits
 """
 
 import os
@@ -27,6 +28,7 @@ import subprocess
 
 import pytest
 
+import lab as lab_module
 from lab import Lab, remove_stale
 from servers import Nginx
 from steer import Kernel, Steer
@@ -35,13 +37,19 @@ from steer import Kernel, Steer
 def pytest_addoption(parser):
     group = parser.getgroup("acme-steer")
     group.addoption("--plane", default="handoff", choices=("auto", "handoff", "relay", "none"))
+    group.addoption("--best-plane", default="handoff", choices=("handoff", "relay"),
+                    help="what this kernel can do: --plane=auto must use it")
     group.addoption("--cycles", type=int, default=200, help="windows that test_cycles opens")
+    group.addoption("--load", type=float, default=1, help="factor of all rates and counts of connections")
+    group.addoption("--patience", type=float, default=1, help="factor of all time limits")
     group.addoption("--keep", action="store_true", help="keep the directories in /tmp")
     group.addoption("--shell", action="store_true", help="a shell in the edge when a test fails")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_steer: makes no sense with --plane=none")
+    lab_module.load = config.getoption("load")
+    lab_module.patience = config.getoption("patience")
 
 
 def _interrupted(signum, frame):

@@ -25,12 +25,27 @@ TOOLS = BUILD / "tools"
 CLONE_NEWNET = 0x40000000
 NAME = re.compile(r"^ase-(\d+)-[0-9a-f]{6}-(edge|ca)$")
 
+# For slow machines: time limits are so many times longer (--patience), loads so many times less (--load).
+patience = 1
+load = 1
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _tick = threading.Event()
 
 
+def longer(seconds):
+    """A time limit, on this machine."""
+    return seconds * patience
+
+
+def less(count):
+    """So many connections, or so many per second, on this machine."""
+    return max(1, round(count * load))
+
+
 def wait_until(condition, timeout=10, what="", interval=0.01):
     """Polls until condition() is true and returns its value; fails the test after the timeout."""
+    timeout = longer(timeout)
     end = time.monotonic() + timeout
     while True:
         value = condition()
@@ -44,7 +59,7 @@ def wait_until(condition, timeout=10, what="", interval=0.01):
 def sh(*argv, check=True, timeout=30, **kwargs):
     """Runs a command to its end; its stdout."""
     done = subprocess.run([str(a) for a in argv], capture_output=True, text=True,
-                          timeout=timeout, **kwargs)
+                          timeout=longer(timeout), **kwargs)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, argv))}: exit {done.returncode}: "
                              f"{done.stderr.strip() or done.stdout.strip()}")
@@ -61,7 +76,7 @@ def kill_pid(pid, sig=signal.SIGKILL, timeout=5):
         signal.pidfd_send_signal(pidfd, sig)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        poll.poll(timeout * 1000)
+        poll.poll(longer(timeout) * 1000)
     except ProcessLookupError:
         pass
     finally:
@@ -91,6 +106,7 @@ class Process:
             os.kill(self.pid, sig)
 
     def wait(self, timeout):
+        timeout = longer(timeout)
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -204,7 +220,7 @@ class Netns:
         """A connected TCP socket."""
         def body():
             source_address = (source, 0) if source else None
-            return socket.create_connection((address, port), timeout, source_address)
+            return socket.create_connection((address, port), longer(timeout), source_address)
         return self.inside(body)
 
     def listening(self, port, address=None):

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 
-from lab import TOOLS, sh, wait_until
+from lab import TOOLS, longer, sh, wait_until
 
 SMALL = b"a small page, the same for everybody\n" * 20
 DOWNLOAD_BYTES = 8 << 20
@@ -73,7 +74,7 @@ http {{
 }}
 """
 
-    def __init__(self, netns, header_timeout="10s", port=443):
+    def __init__(self, netns, header_timeout=10, port=443):
         self.netns = netns
         self.port = port
         self.process = None
@@ -95,7 +96,7 @@ http {{
         odd = [f"listen {a}:{port} ssl;" for a in addresses]
         (self.dir / "nginx.conf").write_text(self.CONF.format(
             dir=self.dir, cert=cert, key=key, odd_cert=odd_cert, odd_key=odd_key,
-            listen=" ".join(listen), listen_odd=" ".join(odd), header_timeout=header_timeout))
+            listen=" ".join(listen), listen_odd=" ".join(odd), header_timeout=f"{longer(header_timeout):.0f}s"))
         self.start()
 
     def start(self):
@@ -221,10 +222,28 @@ def tls_client(netns, address, sni, alpn, source=None, timeout=15):
     if source:
         argv += ["-bind", f"[{source}]:0" if ":" in source else f"{source}:0"]
     done = subprocess.run(netns.command(argv), stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=timeout, check=False)
+                          text=True, timeout=longer(timeout), check=False)
     subject = re.search(r"^subject=(.*)$", done.stdout, re.M)
     protocol = re.search(r"^ALPN protocol: (.*)$", done.stdout, re.M)
     if not subject:
         error = re.search(r"error:[^\n]*", done.stderr)
         return {"error": re.sub(r"^error:[0-9A-F]*:", "", error[0]) if error else done.stderr}
     return {"subject": subject[1].strip(), "alpn": protocol[1] if protocol else None}
+
+
+def get(lab, address=None, timeout=5):
+    """One request; the body."""
+    sock = lab.ca.connect(address or lab.edge.v4, timeout=timeout)
+    return get_on(sock)
+
+
+def get_on(sock):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with sock, context.wrap_socket(sock, server_hostname="www.example.test") as tls:
+        tls.sendall(b"GET / HTTP/1.1\r\nHost: www.example.test\r\nConnection: close\r\n\r\n")
+        got = b""
+        while data := tls.recv(65536):
+            got += data
+    return got.partition(b"\r\n\r\n")[2]

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from lab import longer
 from steer import BINARY, Kernel, leftovers
 
 pytestmark = pytest.mark.needs_steer
@@ -109,7 +110,7 @@ def test_open_window_is_untouched(lab, page, steer, argv):
 
 def run_as(lab, binary, setpriv, *argv):
     done = subprocess.run(lab.edge.command(["setpriv", *setpriv, binary, *argv]),
-                          capture_output=True, text=True, timeout=30, check=False)
+                          capture_output=True, text=True, timeout=longer(30), check=False)
     return type("Result", (), {"code": done.returncode, "out": done.stdout, "err": done.stderr})()
 
 

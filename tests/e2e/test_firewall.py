@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from lab import wait_until
-from load import (assert_all_ok, assert_hammered, assert_real_clients, cycles, issue,
+from lab import less, wait_until
+from load import (assert_all_ok, assert_hammered, assert_real_clients, cycles, issue, start_hammer,
                   start_longlived, start_tlsload, wait_established)
 from servers import Pebble
 
@@ -55,12 +55,12 @@ def test_cycles_behind_firewall(lab, nginx, steer, firewall):
     load = start_tlsload(lab, nginx)
     longlived = start_longlived(lab, "--trios", 10, "--spacing-ms", 300)
     wait_established(longlived, 3)
-    cycles(steer, load, 30)
+    cycles(steer, load, less(30))
     result = longlived.stop_and_result()
     assert_all_ok(result, 3)
     nginx.check_uploads(result)
-    assert_all_ok(load.stop_and_result(), 1000)
-    assert_real_clients(load, nginx, since)
+    assert_all_ok(load.stop_and_result(), less(1000))
+    assert_real_clients(load, nginx, since, steer.plane)
     assert firewall("invalid") == invalid
 
 
@@ -77,11 +77,10 @@ def test_hammer_behind_firewall(lab, nginx, steer, firewall):
     server = lab.edge.tool("byteserver")
     wait_until(lambda: lab.edge.listening(443), what="byteserver listens")
     steer.open()
-    load = lab.ca.tool("hammer", "--connections", 8000, *lab.source_options(), *lab.targets(),
-                       progress=False)
-    result = load.finish()
+    connections = less(8000)
+    result = start_hammer(lab, steer.plane, connections).finish()
     steer.close()
     server.stop()
     nginx.start()
-    assert_hammered(result, 8000)
+    assert_hammered(result, connections)
     assert firewall("invalid") == invalid

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lab import HERE
+from lab import HERE, longer
 from servers import Nginx
 
 sys.path.insert(0, str(HERE / "tools"))
@@ -22,7 +22,7 @@ WINDOW = ("--domain", "acme.example.test", "--sniff-timeout", "300ms")
 @pytest.fixture(scope="module")
 def nginx(lab):
     """Gives up on silent clients soon. The time of a client is counted from its accept."""
-    return Nginx(lab.edge, header_timeout="2s")
+    return Nginx(lab.edge, header_timeout=2)
 
 
 def case_sources(lab, family):
@@ -47,7 +47,7 @@ def logged(nginx, since):
 def run_all(lab, nginx, family):
     address = lab.edge.v6 if family == "v6" else lab.edge.v4
     since = nginx.log_position()
-    out = lab.ca.run("/usr/bin/python3", HERE / "tools" / "oddclient.py", address, 443, SNI,
+    out = lab.ca.run("/usr/bin/python3", HERE / "tools" / "oddclient.py", longer(20), address, 443, SNI,
                      *[f"{case}={source}" for case, source in case_sources(lab, family).items()],
                      timeout=60)
     return json.loads(out), logged(nginx, since)

@@ -3,15 +3,14 @@
 
 import os
 import signal
-import ssl
 import subprocess
 import time
 
 import pytest
 
-from lab import kill_pid, wait_until
+from lab import kill_pid, less, longer, wait_until
 from load import (assert_all_ok, start_longlived, start_tlsload, wait_established)
-from servers import SMALL, openssl_responder, tls_client
+from servers import SMALL, get, get_on, openssl_responder, tls_client
 from steer import BINARY, leftovers, plane_options
 
 pytestmark = pytest.mark.needs_steer
@@ -32,29 +31,11 @@ def assert_nothing_left(lab, kernel, steer, timeout=10, killed=False):
         raise AssertionError(f"left after {timeout} s: {left}") from None
 
 
-def get(lab, address=None, timeout=5):
-    """One request; the body."""
-    sock = lab.ca.connect(address or lab.edge.v4, timeout=timeout)
-    return get_on(sock)
-
-
-def get_on(sock):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with sock, context.wrap_socket(sock, server_hostname="www.example.test") as tls:
-        tls.sendall(b"GET / HTTP/1.1\r\nHost: www.example.test\r\nConnection: close\r\n\r\n")
-        got = b""
-        while data := tls.recv(65536):
-            got += data
-    return got.partition(b"\r\n\r\n")[2]
-
-
 def test_close_leaves_nothing(lab, nginx, steer, kernel):
     assert leftovers(lab, kernel, steer) == []
     load = start_tlsload(lab, nginx, rate=200)
     steer.open()
-    wait_until(lambda: steer.counter("accepted") > 50, what="connections are steered")
+    wait_until(lambda: steer.counter("accepted") > less(50), what="connections are steered")
     assert leftovers(lab, kernel, steer) != [], "an open window can be seen"
     longlived = start_longlived(lab)
     wait_established(longlived, 3)
@@ -85,13 +66,16 @@ def test_kill_9(lab, nginx, steer, kernel, family):
             assert_all_ok(result, 3)
             nginx.check_uploads(result)
     assert_nothing_left(lab, kernel, steer, killed=True)
+    steer.open()
+    steer.close()
+    assert_nothing_left(lab, kernel, steer)
 
 
 def test_kill_term(lab, nginx, steer, kernel):
     """An orderly end, as of a service that is stopped: nobody loses anything."""
     load = start_tlsload(lab, nginx, rate=200)
     steer.open()
-    wait_until(lambda: steer.counter("accepted") > 50, what="connections are steered")
+    wait_until(lambda: steer.counter("accepted") > less(50), what="connections are steered")
     kill_pid(steer.pid(), signal.SIGTERM, timeout=15)
     assert_all_ok(load.stop_and_result())
     assert_nothing_left(lab, kernel, steer)
@@ -102,15 +86,15 @@ def test_stop_signal(lab, nginx, steer, kernel):
     steer.open()
     get(lab)
     pid = steer.pid()
-    load = lab.ca.tool("tlsload", "--rate", 100, "--seconds", 2, "--expect-file", nginx.small,
-                       "--timeout", 20, *lab.targets())
+    load = lab.ca.tool("tlsload", "--rate", less(100), "--seconds", longer(2), "--expect-file", nginx.small,
+                       "--timeout", longer(20), "--stall-ms", longer(150), *lab.targets())
     wait_until(lambda: load.progress()[1] > 10, what="the load is under way")
     stopped = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: time.monotonic() > stopped + 1.5, what="1.5 s of load on a stopped process")
-    after = lab.ca.tool("tlsload", "--rate", 100, "--seconds", 0.5, "--expect-file", nginx.small,
-                        *lab.targets())
-    assert_all_ok(after.finish(), 40)
+    after = lab.ca.tool("tlsload", "--rate", less(100), "--seconds", longer(0.5), "--expect-file", nginx.small,
+                        "--timeout", longer(10), *lab.targets())
+    assert_all_ok(after.finish(), less(40))
     os.kill(pid, signal.SIGCONT)
     result = load.finish()
     assert_all_ok(result)
@@ -255,7 +239,7 @@ def test_open_keeps_no_descriptor(lab, nginx, steer):
     """A hook that holds a pipe open would hang the ACME client."""
     ours, hook = os.pipe()
     argv = steer.netns.command([BINARY, "open", *plane_options(steer.plane)])
-    done = subprocess.run(argv, stdout=hook, stderr=hook, stdin=subprocess.DEVNULL, timeout=20,
+    done = subprocess.run(argv, stdout=hook, stderr=hook, stdin=subprocess.DEVNULL, timeout=longer(20),
                           pass_fds=(hook,), check=False)
     os.close(hook)
     os.set_blocking(ours, False)

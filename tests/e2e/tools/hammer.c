@@ -17,6 +17,7 @@ static struct {
 	uint64_t connections, upload, segments;
 	unsigned threads;
 	double hung_ms, stall_ms, gap_ms;
+	bool any_port;
 	struct tool_addrs targets, sources;
 } opt = {
 	.connections = 20000,
@@ -150,7 +151,7 @@ static const char *client_check_answer(struct client *client, int *ret_error)
 	if (answer.digest != client->digest)
 		return "server saw another digest";
 	if (memcmp(answer.addr, addr, sizeof(addr)) ||
-	    answer.port != tool_addr_port(&client->local))
+	    (!opt.any_port && answer.port != tool_addr_port(&client->local)))
 		return "server saw another address";
 	n = recv_all(client->fd, &byte, 1);
 	if (n < 0) {
@@ -259,6 +260,7 @@ static const char usage[] =
 	"  --hung-ms N           no progress for so long is hung (5000)\n"
 	"  --stall-ms N          a connection that took longer is a stall (150)\n"
 	"  --gap-ms N            pause of each client between two connections (0)\n"
+	"  --any-port            the server may see another port, not another address\n"
 	"  --source ADDR         local address, repeatable\n";
 
 enum option_id {
@@ -269,6 +271,7 @@ enum option_id {
 	OPT_HUNG,
 	OPT_STALL,
 	OPT_GAP,
+	OPT_ANY_PORT,
 	OPT_SOURCE,
 };
 
@@ -282,6 +285,7 @@ static void parse_options(int argc, char **argv)
 		{ "hung-ms", 1, NULL, OPT_HUNG },
 		{ "stall-ms", 1, NULL, OPT_STALL },
 		{ "gap-ms", 1, NULL, OPT_GAP },
+		{ "any-port", 0, NULL, OPT_ANY_PORT },
 		{ "source", 1, NULL, OPT_SOURCE },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -310,6 +314,7 @@ static void parse_options(int argc, char **argv)
 		case OPT_GAP:
 			opt.gap_ms = tool_number(optarg, "--gap-ms");
 			break;
+		case OPT_ANY_PORT: opt.any_port = true; break;
 		case OPT_SOURCE:
 			tool_addrs_add(&opt.sources, optarg, false);
 			break;

@@ -3,12 +3,12 @@
 """
 Clients out of the ordinary, and what exactly each of them gets.
 
-    oddclient.py ADDRESS PORT SNI CASE=SOURCE...
+    oddclient.py SECONDS ADDRESS PORT SNI CASE=SOURCE...
 
 Each case runs in a thread of its own from its own source address ("-": any) and records what can be compared
 between two runs: the bytes themselves where they are plain (the Date header aside), the types and lengths
 of records and the plain alerts where they are TLS, how the stream ended (FIN, RST, or neither within
-the time limit), and whether the client could send all it had. One JSON object at the end.
+so many SECONDS), and whether the client could send all it had. One JSON object at the end.
 """
 
 import json
@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 
-LIMIT = 20
 PACE = 0.0001  # between single bytes, so that they are not one segment by chance
 
 
@@ -56,9 +55,10 @@ def split_over_records(hello, size):
 
 
 class Client:
-    def __init__(self, address, port, source):
+    def __init__(self, address, port, source, limit):
+        self.limit = limit
         source_address = (source, 0) if source != "-" else None
-        self.sock = socket.create_connection((address, port), LIMIT, source_address)
+        self.sock = socket.create_connection((address, port), limit, source_address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_all = True
 
@@ -82,7 +82,7 @@ class Client:
     def receive(self):
         """(bytes, how the stream ended)"""
         got = b""
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + self.limit
         while True:
             self.sock.settimeout(max(0.01, end - time.monotonic()))
             try:
@@ -193,10 +193,10 @@ CASES = {name[5:]: function for name, function in sorted(globals().items())
          if name.startswith("case_")}
 
 
-def run(address, port, sni, case, source):
+def run(address, port, sni, case, source, limit):
     began = time.monotonic()
     try:
-        client = Client(address, port, source)
+        client = Client(address, port, source, limit)
     except OSError as error:
         return {"got": [], "end": f"connect: {error}"}
     CASES[case](client, sni)
@@ -207,14 +207,14 @@ def run(address, port, sni, case, source):
 
 
 def main(argv):
-    address, port, sni = argv[1], int(argv[2]), argv[3]
+    limit, address, port, sni = float(argv[1]), argv[2], int(argv[3]), argv[4]
     results = {}
     threads = []
-    for word in argv[4:] or [f"{case}=-" for case in CASES]:
+    for word in argv[5:] or [f"{case}=-" for case in CASES]:
         case, source = word.split("=", 1)
 
         def body(case=case, source=source):
-            results[case] = run(address, port, sni, case, source)
+            results[case] = run(address, port, sni, case, source, limit)
         threads.append(threading.Thread(target=body))
     for thread in threads:
         thread.start()

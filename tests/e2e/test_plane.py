@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Without being told, acme-steer uses the best plane that the kernel has, and says why not a better one."""
+
+import re
+
+import pytest
+
+from servers import SMALL, get
+from steer import Steer
+
+pytestmark = pytest.mark.needs_steer
+
+
+@pytest.fixture
+def best(request):
+    return request.config.getoption("best_plane")
+
+
+@pytest.fixture
+def auto(lab):
+    steer = Steer(lab.edge, "auto")
+    steer.reset()
+    yield steer
+    steer.reset()
+
+
+def test_auto_uses_the_best(lab, nginx, auto, best):
+    auto.open()
+    for address in (lab.edge.v4, lab.edge.v6):
+        assert get(lab, address) == SMALL
+    status = auto.status()
+    auto.close()
+    handoff = status["planes"]["handoff"]
+    counters = status["counters"]
+    assert counters["accepted"] == 2 and counters["lost"] == 0, counters
+    if best == "handoff":
+        assert handoff == {"available": True}, handoff
+        assert (counters["handed_off_web"], counters["relayed_web"]) == (2, 0), counters
+    else:
+        assert not handoff["available"] and re.search("Linux 6.9", handoff["reason"]), handoff
+        assert (counters["handed_off_web"], counters["relayed_web"]) == (0, 2), counters
+        assert sum(status["relay_reasons"].values()) == 2, status["relay_reasons"]
+
+
+def test_forced_handoff(lab, nginx, auto, best):
+    """Where it can't be, the window does not open, and one line says why."""
+    result = auto.run("open", "--plane", "handoff")
+    if best == "handoff":
+        assert result.code == 0, result
+        return
+    assert result.code == 1 and len(result.err.splitlines()) == 1, result
+    assert "Linux 6.9" in result.err and auto.windows() == {}, result
