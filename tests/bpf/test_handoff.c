@@ -32,6 +32,7 @@ static struct guards *guards;
 static struct handoff_worker *worker;
 static struct steer *steer;
 static int sniffer;
+static unsigned n_pending; /* hand-offs that were not over at once */
 
 /* ---- set-up ---- */
 
@@ -152,6 +153,7 @@ static enum handoff_answer begin(struct handoff_job *job, struct connection *c)
 	assert_int_equal(guards_count(guards), answer == HANDOFF_PENDING);
 	if (!kept)
 		c->server = -1;
+	n_pending += answer == HANDOFF_PENDING;
 	return answer;
 }
 
@@ -216,28 +218,51 @@ static int web_server_at(const struct place *place, const struct socket_options 
 #define for_each_place(place) \
 	for (const struct place *place = places; place < places + ARRAY_SIZE(places); place++)
 
-static void test_web_server(void **state)
+static void web_server(const struct place *place)
 {
 	static const size_t sizes[] = { 0, 1, 517, 1380, 1800, 3700, 20000, 60000 };
+	int web_server = web_server_at(place, NULL);
 
-	for_each_place(place)
-	{
-		int web_server = web_server_at(place, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		unsigned resets = resets_now();
+		struct connection c = connection_of(place, NULL);
 
-		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
-			unsigned resets = resets_now();
-			struct connection c = connection_of(place, NULL);
-
-			if (sizes[i])
-				send_pattern(c.client, sizes[i], 0);
-			wait_unread(&c, (unsigned)sizes[i]);
-			hand_off(&c, &c.local, web_server);
-			expect_pattern(c.server, sizes[i], 0);
-			expect_works(&c, sizes[i]);
-			assert_int_equal(resets_now(), resets);
-		}
-		close(web_server);
+		if (sizes[i])
+			send_pattern(c.client, sizes[i], 0);
+		wait_unread(&c, (unsigned)sizes[i]);
+		hand_off(&c, &c.local, web_server);
+		expect_pattern(c.server, sizes[i], 0);
+		expect_works(&c, sizes[i]);
+		assert_int_equal(resets_now(), resets);
 	}
+	close(web_server);
+}
+
+static void test_web_server(void **state)
+{
+	for_each_place(place)
+		web_server(place);
+}
+
+/* Packets take the way over another CPU: the new socket is not there when the injection returns. */
+static void test_other_cpu(void **state)
+{
+	cpu_set_t all, first;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	assert_int_equal(sched_setaffinity(0, sizeof(first), &first), 0);
+	run("unshare -m sh -c 'mount -t sysfs none /sys &&"
+	    " echo 2 >/sys/class/net/v0/queues/rx-0/rps_cpus'");
+	n_pending = 0;
+	for_each_place(place)
+		for (int i = 0; i < 20 && place->from_peer; i++)
+			web_server(place);
+	assert_true(n_pending > 0 || CPU_COUNT(&all) == 1);
+	run("unshare -m sh -c 'mount -t sysfs none /sys &&"
+	    " echo 0 >/sys/class/net/v0/queues/rx-0/rps_cpus'");
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
 }
 
 /* What both ends agreed on, and where they are: the new socket goes on just there. */
@@ -740,6 +765,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_devices),
 		TEST(test_web_server),
+		TEST(test_other_cpu),
 		TEST(test_same_numbers),
 		TEST(test_fin),
 		TEST(test_responder),
