@@ -200,6 +200,7 @@ static __always_inline bool hold(struct __sk_buff *skb, enum place place, struct
 	__u32 header_len = packet->header_len;
 	struct held *piece;
 	__u32 zero = 0;
+	__u8 ip_summed;
 
 	piece = bpf_map_lookup_elem(&held_scratch, &zero);
 	if (!piece || header_len < 40 || header_len > 120 || packet->len < header_len)
@@ -208,9 +209,12 @@ static __always_inline bool hold(struct __sk_buff *skb, enum place place, struct
 		return false;
 	holding.start = place == AT_SOCKET ? packet->tcp.doff * 4 : ip_offset(skb) + header_len;
 	piece->cookie = guard->cookie;
-	piece->no_checksum =
-		skb->gso_segs > 1 ||
-		BPF_CORE_READ_BITFIELD_PROBED(kernel_skb, ip_summed) == CHECKSUM_PARTIAL;
+	ip_summed = BPF_CORE_READ_BITFIELD_PROBED(kernel_skb, ip_summed);
+	piece->no_checksum = skb->gso_segs > 1 || ip_summed == CHECKSUM_PARTIAL;
+	/* Pieces get new checksums: not of what may have been damaged, and nobody has looked yet. */
+	if (packet->len - header_len > HELD_PIECE && !piece->no_checksum &&
+	    ip_summed != CHECKSUM_UNNECESSARY)
+		return false;
 	holding.piece = piece;
 	bpf_loop(HELD_PER_GUARD, hold_piece, &holding, 0);
 	if (holding.done)

@@ -98,8 +98,11 @@ struct guard {
 #define HELD_PER_GUARD 128
 /* Of all connections. */
 #define HELD_MAX 4096
-/* A packet that the kernel has merged of several is held in pieces with so much payload. */
-#define HELD_PIECE 1400
+/*
+ * A packet that the kernel has merged of several is held in pieces with so much payload: all that
+ * fits behind the longest headers, so that one Ethernet packet stays whole, and keeps its checksum.
+ */
+#define HELD_PIECE 1464
 
 struct held_key {
 	struct flow_key flow;
