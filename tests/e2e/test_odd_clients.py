@@ -59,7 +59,6 @@ def test_same_as_direct(lab, nginx, steer, family):
     again, again_log = run_all(lab, nginx, family)
     for result in (*direct.values(), *again.values()):
         result.pop("seconds", None)
-    again["hello_20k"]["end"] = direct["hello_20k"]["end"]
     assert direct == again, "the web server itself does not answer the same twice"
     assert direct_log == again_log, "the web server itself does not log the same twice"
     # The cases do what they are named for.
@@ -72,9 +71,12 @@ def test_same_as_direct(lab, nginx, steer, family):
     steered, steered_log = run_all(lab, nginx, family)
     accepted = steer.counter("accepted")
     steer.close()
-    # nginx closes with bytes of this one unread, or has just read them: a reset or a FIN, by the instant.
-    for result in (direct, steered):
-        assert result["hello_20k"].pop("end") in ("FIN", "RST")
+    # A known difference: directly, nginx refuses the second hello and closes with some of it unread, a reset. Handed
+    # off, it can get the CPU and close before our worker has injected the last segments: then it is a FIN (3 of 120,
+    # and none with the worker at real-time priority). What the client gets before that is the same.
+    assert direct["hello_20k"]["end"] == "RST"
+    if steered["hello_20k"]["end"] == "FIN":
+        steered["hello_20k"]["end"] = "RST"
     for case in direct:
         steered[case].pop("seconds", None)
         assert steered[case] == direct[case], case
