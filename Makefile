@@ -2,8 +2,9 @@
 # make          build/acme-steer
 # make demo     the main job in two network namespaces (root)
 # make check    the tests (root): check-unit, check-bpf, check-e2e
+# make check-matrix   every ACME client, every web server
 # make check-relay    the end-to-end table again, everything relayed
-# make check-kernels  a part of it on Debian's kernels, in an emulator
+# make check-kernels  the part that depends on the kernel on Debian's, in an emulator
 # make fuzz S=60  fuzzers, seconds each
 
 CC       ?= gcc
@@ -32,7 +33,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all tools demo check check-unit check-bpf check-e2e check-relay check-kernels fuzz clean
+.PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-relay check-kernels fuzz clean
 
 all: $(B)/acme-steer
 
@@ -90,11 +91,20 @@ check-unit: $(UNITS)
 check-bpf: $(BPFTESTS)
 	@set -e; for test in $^; do echo "== $$test"; $$test; done
 
+# Every ACME client with one web server, and one client with every web server.
+MATRIX := tests/e2e/test_clients.py tests/e2e/test_web_servers.py
+
 check-e2e: all tools
-	$(PYTHON) -m pytest -q tests/e2e
+	$(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) $(PYTEST)
+
+check-matrix: all tools
+	$(PYTHON) -m pytest -q $(MATRIX) $(PYTEST)
 
 check-relay: all tools
-	$(PYTHON) -m pytest -q tests/e2e --plane=relay
+	$(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) --plane=relay $(PYTEST)
+
+check-kernels: all tools
+	tests/kernels/run
 
 S ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))

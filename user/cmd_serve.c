@@ -278,6 +278,8 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 		ctl_unlock(netns_inode, lock_fd);
 		return EXIT_FAILED;
 	}
+	if (!options->on_demand)
+		resident_stay(&resident);
 	if (options->ready_fd >= 0)
 		ctl_ready(options->ready_fd, CTL_READY);
 	if (options->on_demand)

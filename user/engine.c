@@ -22,14 +22,14 @@
 
 struct engine {
 	enum engine_state state;
-	struct steer *steer;
-	struct guards *guards;
-	char no_handoff[256];
+	struct programs programs;
+	struct programs *spare;	      /* where to leave them; NULL: nowhere */
+	struct engine_numbers before; /* of the programs, when they were taken over */
 	uint64_t drain_began_ns;
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
 	bool stuck_logged;
-	struct engine_numbers gone; /* of the programs, when they are unloaded */
+	struct engine_numbers gone; /* of the programs, when they are no longer this engine's */
 	unsigned n_loops;
 	struct loop *loops[STEER_MAX_SNIFFERS];
 };
@@ -40,8 +40,8 @@ static int start_loops(struct engine *engine, struct routes *routes, unsigned n,
 	for (unsigned i = 0; i < n; i++) {
 		const struct loop_config config = { .index = i,
 						    .routes = routes,
-						    .steer = engine->steer,
-						    .guards = engine->guards,
+						    .steer = engine->programs.steer,
+						    .guards = engine->programs.guards,
 						    .notify_fd = notify_fd };
 		int err = loop_new(&config, &engine->loops[i], error, error_size);
 		int fd;
@@ -50,9 +50,9 @@ static int start_loops(struct engine *engine, struct routes *routes, unsigned n,
 			return err;
 		engine->n_loops++;
 		fd = loop_sniffer_fd(engine->loops[i]);
-		err = steer_set_sniffer(engine->steer, i, fd);
-		if (!err && engine->guards)
-			err = guards_set_sniffer(engine->guards, i, fd);
+		err = steer_set_sniffer(engine->programs.steer, i, fd);
+		if (!err && engine->programs.guards)
+			err = guards_set_sniffer(engine->programs.guards, i, fd);
 		if (err) {
 			snprintf(error, error_size, "giving the sniffer to the kernel: %s",
 				 strerror(-err));
@@ -62,47 +62,39 @@ static int start_loops(struct engine *engine, struct routes *routes, unsigned n,
 	return 0;
 }
 
-/* Without it everything is relayed. */
-static void *load_guards(void *arg)
+/* What the programs have counted so far. */
+static void count(const struct programs *programs, struct engine_numbers *ret_numbers)
 {
-	struct engine *engine = arg;
-
-	if (guards_new(&engine->guards, engine->no_handoff, sizeof(engine->no_handoff)) < 0)
-		engine->guards = NULL;
-	return NULL;
+	*ret_numbers = (struct engine_numbers){};
+	steer_counters(programs->steer, ret_numbers->steer);
+	if (programs->guards)
+		guards_counters(programs->guards, ret_numbers->guard);
 }
 
-/* Both objects at once: most of the time goes into reading the kernel's BTF, for each anew. */
-static int load(struct engine *engine, unsigned n_workers, char *error, size_t error_size)
-{
-	pthread_t thread;
-	int no_thread = pthread_create(&thread, NULL, load_guards, engine);
-	int err = steer_new(n_workers, &engine->steer, error, error_size);
-
-	if (no_thread)
-		load_guards(engine);
-	else
-		pthread_join(thread, NULL);
-	if (!err && !engine->guards)
-		log_info("%s; connections are relayed", engine->no_handoff);
-	return err;
-}
-
-int engine_new(struct routes *routes, unsigned n_workers, int notify_fd, struct engine **ret_engine,
-	       char *error, size_t error_size)
+int engine_new(const struct engine_config *config, struct engine **ret_engine, char *error,
+	       size_t error_size)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
-	int err;
+	unsigned n_workers = MIN(config->n_workers, STEER_MAX_SNIFFERS);
+	int err = 0;
 
 	if (!engine) {
 		snprintf(error, error_size, "no memory");
 		return -ENOMEM;
 	}
-	n_workers = MIN(n_workers, STEER_MAX_SNIFFERS);
-	err = load(engine, n_workers, error, error_size);
+	engine->spare = config->spare;
+	if (engine->spare && engine->spare->steer) {
+		engine->programs = *engine->spare;
+		*engine->spare = (struct programs){};
+	} else {
+		err = programs_load(n_workers, &engine->programs, error, error_size);
+	}
 	if (err)
 		goto fail;
-	err = start_loops(engine, routes, n_workers, notify_fd, error, error_size);
+	count(&engine->programs, &engine->before);
+	err = start_loops(engine, config->routes, n_workers, config->notify_fd, error, error_size);
+	if (!err)
+		err = steer_attach(engine->programs.steer, error, error_size);
 	if (err)
 		goto fail;
 	*ret_engine = engine;
@@ -118,19 +110,18 @@ void engine_free(struct engine *engine)
 		return;
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_free(engine->loops[i]);
-	guards_free(engine->guards);
-	steer_free(engine->steer);
+	programs_free(&engine->programs);
 	free(engine);
 }
 
 const char *engine_no_handoff(const struct engine *engine)
 {
-	return engine->no_handoff[0] ? engine->no_handoff : NULL;
+	return engine->programs.no_handoff[0] ? engine->programs.no_handoff : NULL;
 }
 
 struct guards *engine_guards(const struct engine *engine)
 {
-	return engine->guards;
+	return engine->programs.guards;
 }
 
 void engine_ping(struct engine *engine)
@@ -157,7 +148,7 @@ static bool alive(struct engine *engine)
 void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns)
 {
 	if (until_ns == 0 || alive(engine))
-		steer_lease(engine->steer, port, until_ns);
+		steer_lease(engine->programs.steer, port, until_ns);
 }
 
 void engine_drain(struct engine *engine)
@@ -167,18 +158,19 @@ void engine_drain(struct engine *engine)
 	engine->state = ENGINE_DRAINING;
 	engine->quiet_once = false;
 	engine->drain_began_ns = now_ns();
-	steer_detach(engine->steer);
+	steer_detach(engine->programs.steer);
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_drain(engine->loops[i], true);
 }
 
 int engine_revive(struct engine *engine)
 {
+	char error[256];
 	int err;
 
 	if (engine->state != ENGINE_DRAINING || engine->retiring)
 		return -EBUSY;
-	err = steer_attach(engine->steer);
+	err = steer_attach(engine->programs.steer, error, sizeof(error));
 	if (err)
 		return err;
 	for (unsigned i = 0; i < engine->n_loops; i++)
@@ -215,25 +207,43 @@ static bool quiet(const struct engine *engine)
 
 		if (loop_unsettled(engine->loops[i]))
 			return false;
-		if (steer_queue(engine->steer, i, &accept_queue, &syn_queue) == 0 &&
+		if (steer_queue(engine->programs.steer, i, &accept_queue, &syn_queue) == 0 &&
 		    (accept_queue || syn_queue))
 			return false;
 		/* It may have been accepted between the two looks. */
 		if (loop_unsettled(engine->loops[i]))
 			return false;
 	}
-	return !engine->guards || guards_count(engine->guards) == 0;
+	return !engine->programs.guards || guards_count(engine->programs.guards) == 0;
 }
 
-static void unload(struct engine *engine)
+/* The numbers of the programs in this engine's time. */
+static struct engine_numbers programs_numbers(const struct engine *engine)
 {
-	steer_counters(engine->steer, engine->gone.steer);
-	if (engine->guards)
-		guards_counters(engine->guards, engine->gone.guard);
-	guards_free(engine->guards);
-	steer_free(engine->steer);
-	engine->guards = NULL;
-	engine->steer = NULL;
+	struct engine_numbers numbers;
+
+	if (!engine->programs.steer)
+		return engine->gone;
+	count(&engine->programs, &numbers);
+	for (int i = 0; i < STEER_COUNTER_COUNT; i++)
+		numbers.steer[i] -= engine->before.steer[i];
+	for (int i = 0; i < GUARD_COUNTER_COUNT; i++)
+		numbers.guard[i] -= engine->before.guard[i];
+	return numbers;
+}
+
+/* Nothing is attached afterwards. */
+static void let_go(struct engine *engine)
+{
+	engine->gone = programs_numbers(engine);
+	if (engine->spare && !engine->spare->steer) {
+		programs_reset(&engine->programs);
+		*engine->spare = engine->programs;
+	} else {
+		programs_free(&engine->programs);
+	}
+	engine->programs.steer = NULL;
+	engine->programs.guards = NULL;
 }
 
 static uint64_t drain(struct engine *engine, uint64_t now)
@@ -243,7 +253,7 @@ static uint64_t drain(struct engine *engine, uint64_t now)
 
 	if (engine->retiring) {
 		if (all(engine, loop_retired)) {
-			unload(engine);
+			let_go(engine);
 			engine->state = ENGINE_LINGERING;
 		}
 		return now + look_ns;
@@ -282,12 +292,8 @@ enum engine_state engine_progress(struct engine *engine, uint64_t now_ns, uint64
 
 void engine_numbers_add(const struct engine *engine, struct engine_numbers *sum)
 {
-	struct engine_numbers kernel = engine->gone;
+	const struct engine_numbers kernel = programs_numbers(engine);
 
-	if (engine->steer)
-		steer_counters(engine->steer, kernel.steer);
-	if (engine->guards)
-		guards_counters(engine->guards, kernel.guard);
 	for (int i = 0; i < STEER_COUNTER_COUNT; i++)
 		sum->steer[i] += kernel.steer[i];
 	for (int i = 0; i < GUARD_COUNTER_COUNT; i++)

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "loop.h"
+#include "programs.h"
 #include "routes.h"
 
 /* Workers when nobody says how many: the CPUs, up to this. */
@@ -28,13 +29,22 @@ struct engine_numbers {
 	uint64_t guard[GUARD_COUNTER_COUNT];
 };
 
+struct engine_config {
+	struct routes *routes;
+	unsigned n_workers;
+	int notify_fd;		/* an eventfd, the caller's, that becomes readable when
+				   engine_progress() has something to do */
+	struct programs *spare; /* loaded ones for as many workers, which it takes over; it leaves
+				   its own there when it has done with them and there are none.
+				   NULL: they are loaded, and unloaded */
+};
+
 /*
- * Loads and attaches everything for @n_workers workers; steers nothing before it is given a lease.
- * @notify_fd: an eventfd, the caller's, that becomes readable when engine_progress() has something
- * to do. Returns 0, or -errno with one line in @error.
+ * Loads and attaches everything; steers nothing before it is given a lease. Returns 0, or -errno
+ * with one line in @error.
  */
-int engine_new(struct routes *routes, unsigned n_workers, int notify_fd, struct engine **ret_engine,
-	       char *error, size_t error_size);
+int engine_new(const struct engine_config *config, struct engine **ret_engine, char *error,
+	       size_t error_size);
 
 /* Ends everything at once. NULL is fine. */
 void engine_free(struct engine *engine);

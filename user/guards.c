@@ -90,14 +90,25 @@ fail:
 	return err;
 }
 
+void guards_reset(struct guards *guards)
+{
+	for (size_t i = 0; i < guards->n_devices; i++) {
+		struct guards_device *device = &guards->devices[i];
+
+		bpf_map__delete_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
+				     sizeof(device->ifindex), 0);
+		close(device->links[0]);
+		close(device->links[1]);
+	}
+	guards->n_devices = 0;
+}
+
 void guards_free(struct guards *guards)
 {
 	if (!guards)
 		return;
-	for (size_t i = 0; i < guards->n_devices; i++) {
-		close(guards->devices[i].links[0]);
-		close(guards->devices[i].links[1]);
-	}
+	if (guards->bpf)
+		guards_reset(guards);
 	if (guards->ioctl_fd >= 0)
 		close(guards->ioctl_fd);
 	handoff_bpf__destroy(guards->bpf);

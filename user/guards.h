@@ -34,6 +34,9 @@ extern const char *const seize_texts[SEIZE_RESULTS];
  */
 int guards_new(struct guards **ret_guards, char *error, size_t error_size);
 
+/* Detaches from all devices. No other thread may use it meanwhile, and no connection be guarded. */
+void guards_reset(struct guards *guards);
+
 /* Detaches from all devices and unloads. NULL is fine. */
 void guards_free(struct guards *guards);
 
@@ -49,7 +52,7 @@ enum seize_result guards_preflight(struct guards *guards, bool v4_client,
 
 /*
  * The device, with the guard on it: attached now if it was not yet. Any thread; the result is valid
- * until guards_free(). NULL with -errno in *ret_err when it can't be attached.
+ * until guards_reset() or guards_free(). NULL with -errno in *ret_err when it can't be attached.
  */
 const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err);
 

@@ -56,9 +56,20 @@ void resident_free(struct resident *resident)
 {
 	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
 		engine_free(resident->engines[i]);
+	programs_free(&resident->spare);
 	challenges_free(resident);
 	routes_free(&resident->routes);
 	close(resident->notify_fd);
+}
+
+void resident_stay(struct resident *resident)
+{
+	char error[CTL_MAX_ERROR];
+
+	resident->stays = true;
+	if (programs_load(MIN(resident->workers, STEER_MAX_SNIFFERS), &resident->spare, error,
+			  sizeof(error)) < 0)
+		log_warn("no window can be opened: %s", error);
 }
 
 /* Gives every port the lease that its windows are good for now: none for a port without. */
@@ -97,6 +108,12 @@ static void drain_if_unused(struct resident *resident)
 /* Makes engines[0] one that can steer. 0, or -errno with one line in @error. */
 static int engine_ready(struct resident *resident, char *error, size_t error_size)
 {
+	const struct engine_config config = {
+		.routes = &resident->routes,
+		.n_workers = resident->workers,
+		.notify_fd = resident->notify_fd,
+		.spare = resident->stays ? &resident->spare : NULL,
+	};
 	int err;
 
 	if (resident->routes.windows.n > 0)
@@ -119,8 +136,7 @@ static int engine_ready(struct resident *resident, char *error, size_t error_siz
 		resident->engines[i] = resident->engines[0];
 		resident->engines[0] = NULL;
 	}
-	err = engine_new(&resident->routes, resident->workers, resident->notify_fd,
-			 &resident->engines[0], error, error_size);
+	err = engine_new(&config, &resident->engines[0], error, error_size);
 	if (!err) {
 		const char *why = engine_no_handoff(resident->engines[0]);
 

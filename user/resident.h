@@ -26,6 +26,8 @@ struct resident {
 	struct engine *engines[RESIDENT_MAX_ENGINES]; /* [0]: steers, or drains and may be revived;
 							 may be NULL */
 	struct engine_numbers past;		      /* of engines that are gone */
+	bool stays;	       /* without windows, too: keeps the programs loaded */
+	struct programs spare; /* those that no engine uses now */
 	char last_no_handoff[256];
 	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
 	size_t n_closing;
@@ -37,6 +39,13 @@ struct resident {
 /* @workers: of each engine. 0 or -errno. */
 int resident_init(struct resident *resident, unsigned workers);
 void resident_free(struct resident *resident);
+
+/*
+ * This process stays when no window is open. Loads the programs, and from now on keeps them from
+ * window to window, so that one opens in milliseconds. Logs why when they can't be loaded: each
+ * opening tries again.
+ */
+void resident_stay(struct resident *resident);
 
 /* A ctl_handler; @ctx is the resident. */
 void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request *request);

@@ -33,16 +33,6 @@ struct steer {
 const char *const steer_counter_names[] = { STEER_COUNTERS(COUNTER_NAME) };
 _Static_assert(ARRAY_SIZE(steer_counter_names) == STEER_COUNTER_COUNT, "a name for each counter");
 
-int steer_attach(struct steer *steer)
-{
-	_cleanup_close_ int netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-
-	if (netns_fd < 0)
-		return -errno;
-	steer->link = bpf_program__attach_netns(steer->bpf->progs.steer, netns_fd);
-	return steer->link ? 0 : -errno;
-}
-
 int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t error_size)
 {
 	struct steer *steer = calloc(1, sizeof(*steer));
@@ -70,12 +60,6 @@ int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t
 	if (steer->leases == MAP_FAILED) {
 		err = -errno;
 		snprintf(error, error_size, "mapping the leases: %s", strerror(-err));
-		goto fail;
-	}
-	err = steer_attach(steer);
-	if (err) {
-		snprintf(error, error_size, "attaching the steering program: %s; %s",
-			 strerror(-err), bpf_util_remedy(err));
 		goto fail;
 	}
 	*ret_steer = steer;
@@ -109,10 +93,37 @@ void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns)
 	__atomic_store_n(&steer->leases[port], until_ns, __ATOMIC_RELEASE);
 }
 
+int steer_attach(struct steer *steer, char *error, size_t error_size)
+{
+	_cleanup_close_ int netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int err;
+
+	if (netns_fd >= 0)
+		steer->link = bpf_program__attach_netns(steer->bpf->progs.steer, netns_fd);
+	if (steer->link)
+		return 0;
+	err = -errno;
+	snprintf(error, error_size, "attaching the steering program: %s; %s", strerror(-err),
+		 bpf_util_remedy(err));
+	return err;
+}
+
 void steer_detach(struct steer *steer)
 {
 	bpf_link__destroy(steer->link);
 	steer->link = NULL;
+}
+
+void steer_reset(struct steer *steer)
+{
+	int sources = bpf_map__fd(steer->bpf->maps.relay_sources);
+	struct relay_source key;
+
+	steer_detach(steer);
+	memset(steer->leases, 0, LEASE_PORTS * sizeof(uint64_t));
+	while (bpf_map_get_next_key(sources, NULL, &key) == 0)
+		if (bpf_map_delete_elem(sources, &key) < 0)
+			break;
 }
 
 void steer_synchronize(void)

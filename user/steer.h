@@ -19,8 +19,7 @@ struct steer;
 extern const char *const steer_counter_names[STEER_COUNTER_COUNT];
 
 /*
- * Loads the program for @n_sniffers sockets into the kernel and attaches it to this network
- * namespace; nothing is steered before a lease is given. Returns 0, or -errno with one line in
+ * Loads the program for @n_sniffers sockets into the kernel. Returns 0, or -errno with one line in
  * @error that says what is missing and what to do.
  */
 int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t error_size);
@@ -37,11 +36,17 @@ int steer_set_sniffer(struct steer *steer, unsigned index, int fd);
  */
 void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns);
 
+/*
+ * Attaches the program to this network namespace; nothing is steered before a lease is given. 0, or
+ * -errno with one line in @error.
+ */
+int steer_attach(struct steer *steer, char *error, size_t error_size);
+
 /* Detaches the program: new connections don't reach it any more. Ends no lease. */
 void steer_detach(struct steer *steer);
 
-/* Attaches it again. 0 or -errno. */
-int steer_attach(struct steer *steer);
+/* As steer_new() made it, but for the counters. Its sniffers are closed already. */
+void steer_reset(struct steer *steer);
 
 /*
  * Returns when every CPU that was in the program has left it: after steer_detach() the sniffers get

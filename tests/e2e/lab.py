@@ -181,6 +181,7 @@ class Netns:
         self.v4 = self.v6 = None
         sh("ip", "netns", "add", self.name)
         self.inode = os.stat(self.path).st_ino
+        self.unlink_socket()
 
     def command(self, argv):
         return ["nsenter", f"--net={self.path}", *[str(a) for a in argv]]
@@ -239,10 +240,15 @@ class Netns:
     def pids(self):
         return [int(pid) for pid in sh("ip", "netns", "pids", self.name, check=False).split()]
 
+    def unlink_socket(self):
+        """A namespace of before may have had the same number, and a resident process that was killed."""
+        pathlib.Path(f"/run/acme-steer/{self.inode}.sock").unlink(missing_ok=True)
+
     def delete(self):
         for pid in self.pids():
             kill_pid(pid)
         sh("ip", "netns", "del", self.name, check=False)
+        self.unlink_socket()
 
 
 class Lab:

@@ -49,6 +49,32 @@ def test_close_leaves_nothing(lab, nginx, steer, kernel):
     assert steer.run("status").code == 3
 
 
+def test_serve_stays(lab, nginx, steer, kernel):
+    """Between two windows nothing is attached and nobody listens; what was counted goes on."""
+    def attached():
+        listeners = [line for line in lab.edge.run("ss", "-Htlnp").splitlines() if "acme-steer" in line]
+        return listeners + [o for o in kernel.objects() if o[0] == "link"]
+
+    serve = steer.serve()
+    loaded = {o for o in kernel.objects() if o[0] == "prog"}
+    assert loaded and not attached()
+    for window in (1, 2):
+        steer.open()
+        for address in (lab.edge.v4, lab.edge.v6):
+            assert get(lab, address) == SMALL
+        assert attached(), "an open window can be seen"
+        steer.close()
+        if steer.plane == "handoff":
+            wait_until(lambda: not attached(), what="nothing is attached")
+            assert {o for o in kernel.objects() if o[0] == "prog"} == loaded, "the same programs, kept"
+        counters = steer.status()["counters"]
+        assert counters["accepted"] == 2 * window and counters["steered"] >= 2 * window, counters
+        for address in (lab.edge.v4, lab.edge.v6):
+            assert get(lab, address) == SMALL
+    assert serve.stop() == 0
+    assert_nothing_left(lab, kernel, steer)
+
+
 @pytest.mark.parametrize("family", ["v4", "v6"])
 def test_kill_9(lab, nginx, steer, kernel, family):
     address = lab.edge.v4 if family == "v4" else lab.edge.v6
