@@ -24,7 +24,7 @@ static const struct {
 	{ "port", "PORT", "port to steer; again for more (443)" },
 	{ "plane", "PLANE", "auto, handoff or relay (auto)" },
 	{ "client-ip", "WAY",
-	  "client's address in a relay: none, transparent, proxy-v1, proxy-v2 (none)" },
+	  "client's address in a relay: transparent, proxy-v1, proxy-v2, none (transparent)" },
 	{ "sniff-timeout", "TIME", "longest wait for a ClientHello: 500ms, 3s (3s)" },
 };
 
