@@ -362,7 +362,7 @@ uint64_t challenges_tick(struct resident *resident, uint64_t now_ns)
 uint64_t challenges_stop_responder(struct resident *resident, uint64_t now_ns)
 {
 	struct challenges *challenges = &resident->challenges;
-	struct engine *engine = resident->engines[0];
+	struct engine *engine = resident->engine;
 
 	if (challenge_set(resident)->n > 0 || challenges->n_waits > 0 ||
 	    keeper_is_off(challenges->keeper)) {

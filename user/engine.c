@@ -2,22 +2,29 @@
 /*
  * All that steers, together. Driven by the main thread, a step at a time.
  *
- *   STEERING   leases are given; workers sniff and hand off.
- *   DRAINING   the sk_lookup program is detached. Workers give what they have to the web server at
- *              once, then what was in the accept queues (drained), then whatever handshakes that
- * had begun still bring: the sniffers listen until no handshake is under way, which is read from
- * the sockets themselves. SYN-ACKs are repeated for about a minute at most. LINGERING  programs and
- * sniffers are gone. Relayed connections go on. FINISHED   those have ended, too.
+ * - STEERING: leases are given; workers sniff and hand off.
+ * - DRAINING: the sk_lookup program is detached. Workers give what they have to the web server at
+ *   once, then what was in the accept queues (drained), then whatever handshakes that had begun
+ *   still bring: the sniffers listen until no handshake is under way, which is read from the
+ *   sockets themselves. SYN-ACKs are repeated for about a minute at most.
+ * - LINGERING: programs and sniffers are gone. Relayed connections go on.
+ * - FINISHED: those have ended, too.
+ *
+ * It can steer again from each of them: workers and their relayed connections stay, and get new
+ * sniffers.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "engine.h"
 #include "log.h"
 #include "util.h"
 
 #define LOOK_AT_QUEUES_NS (5 * NSEC_PER_MSEC)
+#define RETIRE_NS	  NSEC_PER_SEC		/* a worker that takes longer hangs */
 #define LOOK_LONGER_NS	  (100 * NSEC_PER_MSEC) /* a handshake that does not come to its end */
 
 struct engine {
@@ -29,30 +36,44 @@ struct engine {
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
 	bool stuck_logged;
-	struct engine_numbers gone; /* of the programs, when they are no longer this engine's */
+	struct engine_numbers gone; /* of programs that it had before */
+	int notify_fd;
 	unsigned n_loops;
 	struct loop *loops[STEER_MAX_SNIFFERS];
 };
 
-static int start_loops(struct engine *engine, struct routes *routes, unsigned n, int notify_fd,
-		       char *error, size_t error_size)
+static int make_loops(struct engine *engine, const struct engine_config *config, char *error,
+		      size_t error_size)
 {
+	unsigned n = MIN(config->n_workers, STEER_MAX_SNIFFERS);
+
 	for (unsigned i = 0; i < n; i++) {
-		const struct loop_config config = { .index = i,
-						    .routes = routes,
-						    .steer = engine->programs.steer,
-						    .guards = engine->programs.guards,
-						    .notify_fd = notify_fd };
-		int err = loop_new(&config, &engine->loops[i], error, error_size);
-		int fd;
+		const struct loop_config loop_config = { .index = i,
+							 .routes = config->routes,
+							 .notify_fd = config->notify_fd };
+		int err = loop_new(&loop_config, &engine->loops[i], error, error_size);
 
 		if (err)
 			return err;
 		engine->n_loops++;
-		fd = loop_sniffer_fd(engine->loops[i]);
-		err = steer_set_sniffer(engine->programs.steer, i, fd);
-		if (!err && engine->programs.guards)
-			err = guards_set_sniffer(engine->programs.guards, i, fd);
+	}
+	return 0;
+}
+
+static int begin_loops(struct engine *engine, char *error, size_t error_size)
+{
+	const struct programs *programs = &engine->programs;
+
+	for (unsigned i = 0; i < engine->n_loops; i++) {
+		int fd;
+		int err = loop_begin(engine->loops[i], programs->steer, programs->guards, &fd,
+				     error, error_size);
+
+		if (err)
+			return err;
+		err = steer_set_sniffer(programs->steer, i, fd);
+		if (!err && programs->guards)
+			err = guards_set_sniffer(programs->guards, i, fd);
 		if (err) {
 			snprintf(error, error_size, "giving the sniffer to the kernel: %s",
 				 strerror(-err));
@@ -71,37 +92,48 @@ static void count(const struct programs *programs, struct engine_numbers *ret_nu
 		guards_counters(programs->guards, ret_numbers->guard);
 }
 
+/* The programs, a sniffer for each worker, and steering. */
+static int begin(struct engine *engine, char *error, size_t error_size)
+{
+	int err = 0;
+
+	if (engine->spare && engine->spare->steer) {
+		engine->programs = *engine->spare;
+		*engine->spare = (struct programs){};
+	} else {
+		err = programs_load(engine->n_loops, &engine->programs, error, error_size);
+	}
+	if (err)
+		return err;
+	count(&engine->programs, &engine->before);
+	engine->state = ENGINE_STEERING;
+	err = begin_loops(engine, error, error_size);
+	if (!err)
+		err = steer_attach(engine->programs.steer, error, error_size);
+	return err;
+}
+
 int engine_new(const struct engine_config *config, struct engine **ret_engine, char *error,
 	       size_t error_size)
 {
 	struct engine *engine = calloc(1, sizeof(*engine));
-	unsigned n_workers = MIN(config->n_workers, STEER_MAX_SNIFFERS);
-	int err = 0;
+	int err;
 
 	if (!engine) {
 		snprintf(error, error_size, "no memory");
 		return -ENOMEM;
 	}
 	engine->spare = config->spare;
-	if (engine->spare && engine->spare->steer) {
-		engine->programs = *engine->spare;
-		*engine->spare = (struct programs){};
-	} else {
-		err = programs_load(n_workers, &engine->programs, error, error_size);
-	}
-	if (err)
-		goto fail;
-	count(&engine->programs, &engine->before);
-	err = start_loops(engine, config->routes, n_workers, config->notify_fd, error, error_size);
+	engine->notify_fd = config->notify_fd;
+	err = make_loops(engine, config, error, error_size);
 	if (!err)
-		err = steer_attach(engine->programs.steer, error, error_size);
-	if (err)
-		goto fail;
+		err = begin(engine, error, error_size);
+	if (err) {
+		engine_free(engine);
+		return err;
+	}
 	*ret_engine = engine;
 	return 0;
-fail:
-	engine_free(engine);
-	return err;
 }
 
 void engine_free(struct engine *engine)
@@ -163,22 +195,6 @@ void engine_drain(struct engine *engine)
 		loop_drain(engine->loops[i], true);
 }
 
-int engine_revive(struct engine *engine)
-{
-	char error[256];
-	int err;
-
-	if (engine->state != ENGINE_DRAINING || engine->retiring)
-		return -EBUSY;
-	err = steer_attach(engine->programs.steer, error, sizeof(error));
-	if (err)
-		return err;
-	for (unsigned i = 0; i < engine->n_loops; i++)
-		loop_drain(engine->loops[i], false);
-	engine->state = ENGINE_STEERING;
-	return 0;
-}
-
 enum engine_state engine_state(const struct engine *engine)
 {
 	return engine->state;
@@ -217,7 +233,7 @@ static bool quiet(const struct engine *engine)
 	return !engine->programs.guards || guards_count(engine->programs.guards) == 0;
 }
 
-/* The numbers of the programs in this engine's time. */
+/* What the programs have counted for this engine. */
 static struct engine_numbers programs_numbers(const struct engine *engine)
 {
 	struct engine_numbers numbers;
@@ -226,9 +242,9 @@ static struct engine_numbers programs_numbers(const struct engine *engine)
 		return engine->gone;
 	count(&engine->programs, &numbers);
 	for (int i = 0; i < STEER_COUNTER_COUNT; i++)
-		numbers.steer[i] -= engine->before.steer[i];
+		numbers.steer[i] += engine->gone.steer[i] - engine->before.steer[i];
 	for (int i = 0; i < GUARD_COUNTER_COUNT; i++)
-		numbers.guard[i] -= engine->before.guard[i];
+		numbers.guard[i] += engine->gone.guard[i] - engine->before.guard[i];
 	return numbers;
 }
 
@@ -246,16 +262,21 @@ static void let_go(struct engine *engine)
 	engine->programs.guards = NULL;
 }
 
+static void linger(struct engine *engine)
+{
+	let_go(engine);
+	engine->retiring = false;
+	engine->state = ENGINE_LINGERING;
+}
+
 static uint64_t drain(struct engine *engine, uint64_t now)
 {
 	uint64_t look_ns =
 		now - engine->drain_began_ns < NSEC_PER_SEC ? LOOK_AT_QUEUES_NS : LOOK_LONGER_NS;
 
 	if (engine->retiring) {
-		if (all(engine, loop_retired)) {
-			let_go(engine);
-			engine->state = ENGINE_LINGERING;
-		}
+		if (all(engine, loop_retired))
+			linger(engine);
 		return now + look_ns;
 	}
 	if (!engine_drained(engine) || !quiet(engine))
@@ -288,6 +309,53 @@ enum engine_state engine_progress(struct engine *engine, uint64_t now_ns, uint64
 			engine->state = ENGINE_FINISHED;
 	}
 	return engine->state;
+}
+
+/* Workers that were told to retire do so at their next event. */
+static int wait_retired(struct engine *engine, char *error, size_t error_size)
+{
+	const uint64_t give_up_ns = now_ns() + RETIRE_NS;
+	struct pollfd pollfd = { .fd = engine->notify_fd, .events = POLLIN };
+	eventfd_t n;
+
+	while (!all(engine, loop_retired)) {
+		if (now_ns() >= give_up_ns) {
+			snprintf(error, error_size,
+				 "a worker does not answer; try again, or "
+				 "restart the resident process");
+			return -EBUSY;
+		}
+		poll(&pollfd, 1, 10);
+		eventfd_read(engine->notify_fd, &n);
+	}
+	linger(engine);
+	return 0;
+}
+
+int engine_revive(struct engine *engine, char *error, size_t error_size)
+{
+	int err = 0;
+
+	if (engine->state == ENGINE_STEERING)
+		return 0;
+	if (engine->retiring)
+		err = wait_retired(engine, error, error_size);
+	if (err)
+		return err;
+	if (engine->state != ENGINE_DRAINING) {
+		err = begin(engine, error, error_size);
+		/* What has begun of it ends as after a window. */
+		if (err && engine->programs.steer)
+			engine_drain(engine);
+		return err;
+	}
+	err = steer_attach(engine->programs.steer, error, error_size);
+	if (err)
+		return err;
+	for (unsigned i = 0; i < engine->n_loops; i++)
+		loop_drain(engine->loops[i], false);
+	engine->state = ENGINE_STEERING;
+	return 0;
 }
 
 void engine_numbers_add(const struct engine *engine, struct engine_numbers *sum)

@@ -17,7 +17,7 @@ enum engine_state {
 	ENGINE_STEERING,  /* windows are open, or may be */
 	ENGINE_DRAINING,  /* nothing new is steered; what had begun is finished */
 	ENGINE_LINGERING, /* nothing is attached or listening; relayed connections go on */
-	ENGINE_FINISHED,  /* nothing is left: free it */
+	ENGINE_FINISHED,  /* nothing is left: free it, or have it steer again */
 };
 
 struct engine;
@@ -68,8 +68,11 @@ void engine_ping(struct engine *engine);
  */
 void engine_drain(struct engine *engine);
 
-/* ENGINE_DRAINING back to ENGINE_STEERING. 0, or -errno: it can't any more, make a new one. */
-int engine_revive(struct engine *engine);
+/*
+ * From any state back to ENGINE_STEERING, with the relayed connections that it has. Waits some
+ * milliseconds where workers are about to retire. 0, or -errno with one line in @error.
+ */
+int engine_revive(struct engine *engine, char *error, size_t error_size);
 
 enum engine_state engine_state(const struct engine *engine);
 

@@ -2,9 +2,10 @@
 /*
  * A worker: one thread that waits for events and hands them on.
  *
- * The main thread tells it what to do through a few flags and an eventfd that wakes it: drain (the
- * windows are closed), retire (nothing more can come), stop. The worker answers by flags too, and
- * by the main thread's eventfd. It never waits for anything but events and timers, and shares
+ * The main thread tells it what to do through a few flags and an eventfd that wakes it: begin (here
+ * is a sniffer), drain (the windows are closed), retire (nothing more can come), stop. From retire
+ * to the next begin it has only relayed connections. The worker answers by flags too, and by the
+ * main thread's eventfd. It never waits for anything but events and timers, and shares
  * nothing with other workers but the windows (routes.c) and the kernel's maps.
  */
 #include <arpa/inet.h>
@@ -43,7 +44,15 @@ struct loop {
 	uint64_t relay_reap_ns;
 	struct log_limit pause_limit;
 
-	/* Written by the main thread; __atomic. */
+	/* What a retired worker is to sniff with: the main thread's until it says begin. */
+	struct {
+		int listener_fd;
+		struct handoff_worker *handoff;
+		struct steer *steer;
+	} next;
+
+	/* Written by the main thread; __atomic. The worker takes back begin. */
+	bool begin;
 	bool drain;
 	bool retire;
 	bool stop;
@@ -137,6 +146,21 @@ static bool accept_some(struct loop *loop, unsigned limit, uint64_t now)
 	return false;
 }
 
+/* The main thread has put all of it in place. */
+static void begin(struct loop *loop)
+{
+	loop->listener_fd = loop->next.listener_fd;
+	loop->owner.handoff = loop->handoff = loop->next.handoff;
+	loop->owner.steer = loop->next.steer;
+	loop->owner.draining = false;
+	__atomic_store_n(&loop->begin, false, __ATOMIC_RELEASE);
+	if (watch(loop, loop->listener_fd, &loop->ref_listener) < 0) {
+		/* No memory: as when accept() has none. */
+		loop->accept_paused = true;
+		loop->accept_again_ns = now_ns() + ACCEPT_PAUSE_NS;
+	}
+}
+
 /* Whatever can still come does so now: the process has looked at the queues. */
 static void retire(struct loop *loop)
 {
@@ -161,11 +185,14 @@ static void wake(struct loop *loop, uint64_t now)
 	eventfd_read(loop->wake_fd, &n);
 	__atomic_store_n(&loop->pongs, __atomic_load_n(&loop->pings, __ATOMIC_ACQUIRE),
 			 __ATOMIC_RELEASE);
+	if (__atomic_load_n(&loop->begin, __ATOMIC_ACQUIRE))
+		begin(loop);
 	if (!drain) {
 		loop->owner.draining = false;
 	} else if (!__atomic_load_n(&loop->drained, __ATOMIC_RELAXED)) {
 		conn_drain(&loop->owner, now);
-		accept_some(loop, UINT32_MAX, now);
+		if (loop->listener_fd >= 0)
+			accept_some(loop, UINT32_MAX, now);
 		__atomic_store_n(&loop->drained, true, __ATOMIC_RELEASE);
 		notify(loop);
 	}
@@ -283,29 +310,19 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 	loop->notify_fd = config->notify_fd;
 	loop->owner.routes = config->routes;
 	loop->owner.sniffer = config->index;
-	loop->owner.steer = config->steer;
 	loop->relay_reap_ns = UINT64_MAX;
-	loop->wake_fd = loop->owner.epoll_fd = -1;
-	loop->listener_fd = err = sniffer_socket(error, error_size);
-	if (err < 0)
-		goto fail;
+	loop->retired = true;
+	loop->wake_fd = loop->owner.epoll_fd = loop->listener_fd = -1;
 	snprintf(error, error_size, "a worker could not be started (memory, descriptors)");
 	err = -ENOMEM;
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	loop->owner.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (loop->wake_fd < 0 || loop->owner.epoll_fd < 0 ||
-	    watch(loop, loop->wake_fd, &loop->ref_wake) < 0 ||
-	    watch(loop, loop->listener_fd, &loop->ref_listener) < 0)
+	    watch(loop, loop->wake_fd, &loop->ref_wake) < 0)
 		goto fail;
 	err = conn_owner_init(&loop->owner);
 	if (err)
 		goto fail;
-	if (config->guards) {
-		err = handoff_worker_new(config->guards, &loop->handoff);
-		if (err)
-			goto fail;
-		loop->owner.handoff = loop->handoff;
-	}
 	err = start(loop);
 	if (err)
 		goto fail;
@@ -321,6 +338,31 @@ static void tell(struct loop *loop)
 	eventfd_write(loop->wake_fd, 1);
 }
 
+int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int *ret_sniffer_fd,
+	       char *error, size_t error_size)
+{
+	_cleanup_close_ int fd = sniffer_socket(error, error_size);
+	struct handoff_worker *handoff = NULL;
+	int err = guards && fd >= 0 ? handoff_worker_new(guards, &handoff) : 0;
+
+	if (fd < 0)
+		return fd;
+	if (err) {
+		snprintf(error, error_size, "what hands off could not be made: %s", strerror(-err));
+		return err;
+	}
+	*ret_sniffer_fd = loop->next.listener_fd = TAKE_FD(fd);
+	loop->next.handoff = handoff;
+	loop->next.steer = steer;
+	__atomic_store_n(&loop->drain, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&loop->drained, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&loop->retire, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&loop->retired, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&loop->begin, true, __ATOMIC_RELEASE);
+	tell(loop);
+	return 0;
+}
+
 void loop_free(struct loop *loop)
 {
 	if (!loop)
@@ -329,6 +371,10 @@ void loop_free(struct loop *loop)
 		__atomic_store_n(&loop->stop, true, __ATOMIC_RELEASE);
 		tell(loop);
 		pthread_join(loop->thread, NULL);
+	}
+	if (loop->begin) {
+		close(loop->next.listener_fd);
+		handoff_worker_free(loop->next.handoff);
 	}
 	conn_close_all(&loop->owner);
 	timers_free(&loop->owner.timers);
@@ -340,11 +386,6 @@ void loop_free(struct loop *loop)
 	if (loop->owner.epoll_fd >= 0)
 		close(loop->owner.epoll_fd);
 	free(loop);
-}
-
-int loop_sniffer_fd(const struct loop *loop)
-{
-	return loop->listener_fd;
 }
 
 void loop_drain(struct loop *loop, bool draining)

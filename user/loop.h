@@ -17,8 +17,6 @@ struct loop;
 struct loop_config {
 	unsigned index; /* of the worker and its sniffer */
 	struct routes *routes;
-	struct steer *steer;
-	struct guards *guards; /* NULL: this kernel can't hand off */
 	int notify_fd; /* an eventfd that the worker writes to when it has done what it was told */
 };
 
@@ -28,15 +26,20 @@ struct loop_numbers {
 	uint32_t in_state[CONN_STATES];
 };
 
-/* Makes the sniffer's socket and starts the thread. 0, or -errno with one line in @error. */
+/* Starts the thread; it is retired. 0, or -errno with one line in @error. */
 int loop_new(const struct loop_config *config, struct loop **ret_loop, char *error,
 	     size_t error_size);
 
+/*
+ * Makes a sniffer for a worker that is retired, and has it sniff with these programs until it is
+ * retired again; @guards is NULL where the kernel can't hand off. *ret_sniffer_fd: the listening
+ * socket, which stays the loop's. 0, or -errno with one line in @error.
+ */
+int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int *ret_sniffer_fd,
+	       char *error, size_t error_size);
+
 /* Ends the thread and every connection that is left. NULL is fine. */
 void loop_free(struct loop *loop);
-
-/* The sniffer's listening socket; it stays the loop's. */
-int loop_sniffer_fd(const struct loop *loop);
 
 /*
  * The last window is closed (or, @draining false, a new one is open before all was over): classify
@@ -48,7 +51,7 @@ void loop_drain(struct loop *loop, bool draining);
  */
 bool loop_drained(const struct loop *loop);
 
-/* Closes the sniffer and all that hands off: only relayed connections may be left. Once. */
+/* Closes the sniffer and all that hands off: only relayed connections may be left. */
 void loop_retire(struct loop *loop);
 bool loop_retired(const struct loop *loop);
 

@@ -61,7 +61,7 @@
 
 #define ROUTE_BUCKETS 1024
 
-/* Which workers there are, of all engines: a bit each. */
+/* Which workers there are: a bit each. */
 static uint64_t route_workers;
 static_assert(POLICY_OWNERS == 64);
 

@@ -90,10 +90,7 @@ static const char *state_name(const struct resident *resident)
 		[ENGINE_FINISHED] = "idle",
 	};
 
-	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
-		if (resident->engines[i])
-			return names[engine_state(resident->engines[i])];
-	return "idle";
+	return resident->engine ? names[engine_state(resident->engine)] : "idle";
 }
 
 static struct json_object *counters_report(const struct engine_numbers *numbers)

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The resident process's mind. Windows are what users open and close; an engine is what steers
- * while any is open. The first window makes an engine or revives the one that still drains; when
- * the last one closes, by a user's word or by its deadline, the engine drains and in the end is
- * freed. An engine that only has relayed connections left makes room for a new one and lives on
- * beside it.
+ * while any is open. The first window makes the engine or revives the one that still drains or
+ * relays; when the last one closes, by a user's word or by its deadline, the engine drains and in
+ * the end is freed.
  *
  * Leases: every STEER_RENEW_NS each steered port gets a new one, never beyond the deadline of the
  * port's last window. Should this thread or a worker stop, the leases run out.
@@ -54,8 +53,7 @@ int resident_init(struct resident *resident, unsigned workers)
 
 void resident_free(struct resident *resident)
 {
-	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
-		engine_free(resident->engines[i]);
+	engine_free(resident->engine);
 	programs_free(&resident->spare);
 	challenges_free(resident);
 	routes_free(&resident->routes);
@@ -76,7 +74,7 @@ void resident_stay(struct resident *resident)
 static void renew(struct resident *resident, uint64_t now)
 {
 	const struct window_set *set = &resident->routes.windows;
-	struct engine *engine = resident->engines[0];
+	struct engine *engine = resident->engine;
 
 	for (size_t i = 0; i < set->n; i++) {
 		const struct window_options *options = &set->windows[i]->options;
@@ -96,16 +94,16 @@ static void end_leases(struct resident *resident, const struct window_options *o
 {
 	for (size_t i = 0; i < options->n_ports; i++)
 		if (!window_set_of_port(&resident->routes.windows, options->ports[i]))
-			engine_lease(resident->engines[0], options->ports[i], 0);
+			engine_lease(resident->engine, options->ports[i], 0);
 }
 
 static void drain_if_unused(struct resident *resident)
 {
-	if (resident->routes.windows.n == 0 && resident->engines[0])
-		engine_drain(resident->engines[0]);
+	if (resident->routes.windows.n == 0 && resident->engine)
+		engine_drain(resident->engine);
 }
 
-/* Makes engines[0] one that can steer. 0, or -errno with one line in @error. */
+/* Makes the engine steer, if it does not. 0, or -errno with one line in @error. */
 static int engine_ready(struct resident *resident, char *error, size_t error_size)
 {
 	const struct engine_config config = {
@@ -114,43 +112,26 @@ static int engine_ready(struct resident *resident, char *error, size_t error_siz
 		.notify_fd = resident->notify_fd,
 		.spare = resident->stays ? &resident->spare : NULL,
 	};
+	const char *why;
 	int err;
 
-	if (resident->routes.windows.n > 0)
-		return 0;
-	if (resident->engines[0] && engine_revive(resident->engines[0]) == 0)
-		return 0;
-	if (resident->engines[0]) {
-		size_t i = 1;
-
-		while (i < RESIDENT_MAX_ENGINES && resident->engines[i])
-			i++;
-		if (i == RESIDENT_MAX_ENGINES) {
-			snprintf(error, error_size,
-				 "relayed connections of %d earlier windows are still open; end "
-				 "some "
-				 "of them, or restart the resident process",
-				 RESIDENT_MAX_ENGINES - 1);
-			return -EBUSY;
-		}
-		resident->engines[i] = resident->engines[0];
-		resident->engines[0] = NULL;
-	}
-	err = engine_new(&config, &resident->engines[0], error, error_size);
-	if (!err) {
-		const char *why = engine_no_handoff(resident->engines[0]);
-
-		snprintf(resident->last_no_handoff, sizeof(resident->last_no_handoff), "%s",
-			 why ? why : "");
-	}
-	return err;
+	if (resident->engine)
+		err = engine_revive(resident->engine, error, error_size);
+	else
+		err = engine_new(&config, &resident->engine, error, error_size);
+	if (err)
+		return err;
+	why = engine_no_handoff(resident->engine);
+	snprintf(resident->last_no_handoff, sizeof(resident->last_no_handoff), "%s",
+		 why ? why : "");
+	return 0;
 }
 
 /* May a window with these options be handed to @target? Says why not, unless a relay will do. */
 static int check_target(struct resident *resident, const struct window_options *options,
 			const struct endpoint *target, char *error, size_t error_size)
 {
-	struct guards *guards = engine_guards(resident->engines[0]);
+	struct guards *guards = engine_guards(resident->engine);
 	char text[ENDPOINT_STRLEN];
 	enum seize_result result;
 	int err;
@@ -234,7 +215,7 @@ static int check_client_ip(const struct window_options *options, char *error, si
 static int check(struct resident *resident, const struct window_options *options, char *error,
 		 size_t error_size)
 {
-	const char *no_handoff = engine_no_handoff(resident->engines[0]);
+	const char *no_handoff = engine_no_handoff(resident->engine);
 	int err = 0;
 
 	if (options->plane == PLANE_HANDOFF && no_handoff) {
@@ -259,9 +240,8 @@ static int check(struct resident *resident, const struct window_options *options
 void resident_numbers(const struct resident *resident, struct engine_numbers *ret_numbers)
 {
 	*ret_numbers = resident->past;
-	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
-		if (resident->engines[i])
-			engine_numbers_add(resident->engines[i], ret_numbers);
+	if (resident->engine)
+		engine_numbers_add(resident->engine, ret_numbers);
 }
 
 /* Connections so far, by how they were passed on. */
@@ -399,8 +379,8 @@ void resident_close_window(struct resident *resident, struct ctl_conn *conn,
 void resident_reply_when_drained(struct resident *resident, struct ctl_conn *conn)
 {
 	resident_settle(resident);
-	if (resident->routes.windows.n > 0 || !resident->engines[0] ||
-	    engine_drained(resident->engines[0]) || resident->n_closing == RESIDENT_MAX_CLOSING)
+	if (resident->routes.windows.n > 0 || !resident->engine ||
+	    engine_drained(resident->engine) || resident->n_closing == RESIDENT_MAX_CLOSING)
 		ctl_reply_ok(conn);
 	else
 		resident->closing[resident->n_closing++] = conn;
@@ -478,8 +458,8 @@ static void expire(struct resident *resident, uint64_t now)
 
 static void reply_closing(struct resident *resident)
 {
-	if (resident->engines[0] && resident->routes.windows.n == 0 &&
-	    !engine_drained(resident->engines[0]))
+	if (resident->engine && resident->routes.windows.n == 0 &&
+	    !engine_drained(resident->engine))
 		return;
 	for (size_t i = 0; i < resident->n_closing; i++)
 		ctl_reply_ok(resident->closing[i]);
@@ -499,22 +479,19 @@ uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 	if (resident->routes.windows.n > 0) {
 		if (now_ns - resident->renewed_ns >= STEER_RENEW_NS) {
 			renew(resident, now_ns);
-			engine_ping(resident->engines[0]);
+			engine_ping(resident->engine);
 		}
 		next = MIN(next, resident->renewed_ns + STEER_RENEW_NS);
 	}
-	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++) {
+	if (resident->engine) {
 		uint64_t again_ns;
 
-		if (!resident->engines[i])
-			continue;
-		if (engine_progress(resident->engines[i], now_ns, &again_ns) == ENGINE_FINISHED) {
-			engine_numbers_add(resident->engines[i], &resident->past);
-			engine_free(resident->engines[i]);
-			resident->engines[i] = NULL;
-		} else {
-			next = MIN(next, again_ns);
+		if (engine_progress(resident->engine, now_ns, &again_ns) == ENGINE_FINISHED) {
+			engine_numbers_add(resident->engine, &resident->past);
+			engine_free(resident->engine);
+			resident->engine = NULL;
 		}
+		next = MIN(next, again_ns);
 	}
 	reply_closing(resident);
 	next = MIN(next, again);
@@ -527,15 +504,12 @@ void resident_close_all(struct resident *resident)
 	while (resident->routes.windows.n > 0)
 		resident_close_window(resident, NULL, resident->routes.windows.windows[0],
 				      "closed, the resident process being stopped");
-	if (resident->engines[0])
+	if (resident->engine)
 		drain_if_unused(resident);
 }
 
 bool resident_is_idle(const struct resident *resident)
 {
-	for (size_t i = 0; i < RESIDENT_MAX_ENGINES; i++)
-		if (resident->engines[i])
-			return false;
-	return resident->routes.windows.n == 0 && resident->n_closing == 0 &&
+	return !resident->engine && resident->routes.windows.n == 0 && resident->n_closing == 0 &&
 	       challenges_are_idle(resident);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The resident process's mind: windows come and go, and with them engines. One thread. */
+/* The resident process's mind: windows come and go, and with them the engine. One thread. */
 #ifndef RESIDENT_H
 #define RESIDENT_H
 
@@ -13,8 +13,6 @@
 #include "engine.h"
 #include "routes.h"
 
-/* Engines that are not free of connections yet, beside the one that steers. */
-#define RESIDENT_MAX_ENGINES 8
 /* Conversations that wait for a close to be complete. */
 #define RESIDENT_MAX_CLOSING CTL_MAX_CONNS
 
@@ -22,12 +20,11 @@ struct resident {
 	struct routes routes;
 	unsigned workers;
 	ino_t netns_inode;
-	int notify_fd;				      /* eventfd: an engine has news */
-	struct engine *engines[RESIDENT_MAX_ENGINES]; /* [0]: steers, or drains and may be revived;
-							 may be NULL */
-	struct engine_numbers past;		      /* of engines that are gone */
-	bool stays;	       /* without windows, too: keeps the programs loaded */
-	struct programs spare; /* those that no engine uses now */
+	int notify_fd;		    /* eventfd: an engine has news */
+	struct engine *engine;	    /* NULL: no window, and nothing of one is left */
+	struct engine_numbers past; /* of engines that are gone */
+	bool stays;		    /* without windows, too: keeps the programs loaded */
+	struct programs spare;	    /* those that no engine uses now */
 	char last_no_handoff[256];
 	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
 	size_t n_closing;
@@ -60,7 +57,7 @@ void resident_close_all(struct resident *resident);
 /* No window, no engine, nobody waits for an answer. */
 bool resident_is_idle(const struct resident *resident);
 
-/* Sums over all engines, those that are gone included. */
+/* Sums over the engines so far. */
 void resident_numbers(const struct resident *resident, struct engine_numbers *ret_numbers);
 
 /*

@@ -2,6 +2,7 @@
 """The web server, the CA and the ACME client: Debian's nginx, pebble and lego, as they are."""
 
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -237,13 +238,23 @@ def get(lab, address=None, timeout=5):
     return get_on(sock)
 
 
-def get_on(sock):
+def tls_on(sock):
+    """The TLS connection, of a client that trusts everybody."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with sock, context.wrap_socket(sock, server_hostname="www.example.test") as tls:
-        tls.sendall(b"GET / HTTP/1.1\r\nHost: www.example.test\r\nConnection: close\r\n\r\n")
-        got = b""
-        while data := tls.recv(65536):
-            got += data
-    return got.partition(b"\r\n\r\n")[2]
+    return context.wrap_socket(sock, server_hostname="www.example.test")
+
+
+def request_on(tls, last=False):
+    """One request; the body."""
+    connection = "close" if last else "keep-alive"
+    tls.sendall(f"GET / HTTP/1.1\r\nHost: www.example.test\r\nConnection: {connection}\r\n\r\n".encode())
+    response = http.client.HTTPResponse(tls)
+    response.begin()
+    return response.read()
+
+
+def get_on(sock):
+    with tls_on(sock) as tls:
+        return request_on(tls, last=True)

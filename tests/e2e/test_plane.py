@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from servers import SMALL, get
+from lab import wait_until
+from servers import SMALL, get, request_on, tls_on
 from steer import Steer
 
 pytestmark = pytest.mark.needs_steer
@@ -50,3 +51,21 @@ def test_forced_handoff(lab, nginx, auto, best):
         return
     assert result.code == 1 and len(result.err.splitlines()) == 1, result
     assert "Linux 6.9" in result.err and auto.windows() == {}, result
+
+
+def test_windows_beside_relayed_connections(lab, nginx, auto):
+    """Connections that live on from one window are in nobody's way in the next: twenty times."""
+    pids = set()
+    kept = []
+    for n in range(20):
+        assert auto.run("open", "--plane", "relay").code == 0
+        kept.append(tls_on(lab.ca.connect(lab.edge.v4)))
+        assert request_on(kept[-1]) == SMALL
+        assert auto.ask()["connections"]["relayed"] == n + 1
+        pids.add(auto.pid())
+        assert auto.run("close").code == 0
+    assert len(pids) == 1
+    for tls in kept:
+        assert request_on(tls) == SMALL
+        tls.close()
+    wait_until(lambda: not auto.residents(), what="the resident process ends with the last of them")
