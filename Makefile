@@ -5,7 +5,10 @@
 # make check-matrix   every ACME client, every web server
 # make check-relay    the end-to-end table again, everything relayed
 # make check-kernels  the part that depends on the kernel on Debian's, in an emulator
+# make check-package  the Debian package: built, installed, run, purged
 # make fuzz S=60  fuzzers, seconds each
+# make install    DESTDIR=, PREFIX=/usr/local
+# make deb        a Debian package in build/deb
 
 CC       ?= gcc
 CLANG    ?= clang
@@ -33,7 +36,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-relay check-kernels fuzz clean
+.PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-relay check-kernels check-package fuzz install deb clean
 
 all: $(B)/acme-steer
 
@@ -129,6 +132,29 @@ $(B)/fuzz/fuzz_hello.seeds: tests/fuzz/make_seeds.py $(wildcard tests/vectors/*.
 	$(call say,SEEDS)
 	$(Q)$(PYTHON) $< tests/vectors $@
 	$(Q)touch $@
+
+PREFIX  ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SHARE   := $(DESTDIR)$(PREFIX)/share
+
+install: all
+	install -D -m 755 $(B)/acme-steer $(DESTDIR)$(PREFIX)/sbin/acme-steer
+	install -D -m 644 deploy/man/acme-steer.8 $(SHARE)/man/man8/acme-steer.8
+	install -D -m 644 deploy/README.md $(SHARE)/acme-steer/README.md
+	install -D -m 755 -t $(SHARE)/acme-steer/hooks $(filter-out %.md,$(wildcard deploy/hooks/*))
+	install -D -m 644 -t $(SHARE)/acme-steer/certbot $(filter-out %/tests,$(wildcard deploy/certbot/*))
+	install -D -m 644 -t $(DESTDIR)$(UNITDIR) deploy/systemd/*.service
+
+# build/deb/acme-steer_VERSION_ARCH.deb, from a copy of this tree.
+deb:
+	rm -rf $(B)/deb && mkdir -p $(B)/deb/acme-steer
+	tar -c --exclude=./build --exclude=./.git . | tar -x -C $(B)/deb/acme-steer
+	cp -r deploy/debian $(B)/deb/acme-steer/debian
+	cd $(B)/deb/acme-steer && dpkg-buildpackage --build=binary --no-sign
+
+check-package: deb
+	lintian --fail-on error,warning $(B)/deb/*.changes
+	$(PYTHON) -m pytest -q tests/package
 
 clean:
 	rm -rf $(B)

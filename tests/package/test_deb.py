@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The Debian package: installed, run and purged, in a copy of this machine's files that is thrown away."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+TREE = pathlib.Path(__file__).resolve().parents[2]
+DEBS = sorted((TREE / "build" / "deb").glob("acme-steer_*.deb"))
+
+# A mount namespace of its own: what is mounted here nobody else sees, and it goes with the last process.
+SCRIPT = r"""
+set -eu
+mount --make-rprivate /
+mount -t tmpfs none "$SCRATCH"
+mkdir "$SCRATCH/upper" "$SCRATCH/work" "$SCRATCH/root"
+mount -t overlay none -o "lowerdir=/,upperdir=$SCRATCH/upper,workdir=$SCRATCH/work" "$SCRATCH/root"
+mount -t proc none "$SCRATCH/root/proc"
+mount -t tmpfs none "$SCRATCH/root/run"
+mount --bind /dev "$SCRATCH/root/dev"
+mount --rbind /sys "$SCRATCH/root/sys"
+mount -t tmpfs none "$SCRATCH/root/tmp"
+cp "$DEB" "$SCRATCH/root/tmp/acme-steer.deb"
+exec chroot "$SCRATCH/root" /bin/sh -eu
+"""
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """Runs a shell script in a copy of the machine; its standard output."""
+    assert len(DEBS) == 1, "make deb first"
+
+    def run(script):
+        done = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", SCRIPT],
+                              input=script, capture_output=True, text=True, check=False, timeout=120,
+                              env={"SCRATCH": str(tmp_path), "DEB": str(DEBS[0]), "DEBIAN_FRONTEND": "noninteractive",
+                                   "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
+        print(done.stderr, file=sys.stderr)
+        assert done.returncode == 0, done
+        return done.stdout
+    return run
+
+
+def test_installs_runs_and_purges(inside):
+    out = inside(r"""
+find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort >/tmp/before
+dpkg -i /tmp/acme-steer.deb >&2
+getent group acme-steer
+find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort | comm -13 /tmp/before - | sed 's/^/new /'
+acme-steer --version
+man -w 8 acme-steer
+acme-steer status || echo "status $?"
+dpkg --purge acme-steer >&2
+getent group acme-steer || echo "no group"
+find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort | comm -13 /tmp/before - | sed 's/^/left /'
+""")
+    lines = out.splitlines()
+    assert lines[0].startswith("acme-steer:")
+    new = [line.removeprefix("new ") for line in lines if line.startswith("new ")]
+    for path in ("/usr/sbin/acme-steer", "/usr/share/man/man8/acme-steer.8.gz",
+                 "/usr/share/acme-steer/hooks/lego", "/usr/share/acme-steer/hooks/dehydrated",
+                 "/usr/share/acme-steer/certbot/certbot_acme_steer.py"):
+        assert path in new, out
+    assert any(path.endswith("lib/systemd/system/acme-steer.service") for path in new), out
+    assert any(line.startswith("acme-steer 0.") for line in lines), out
+    assert "/usr/share/man/man8/acme-steer.8.gz" in lines, out
+    assert "status 3" in lines, out
+    assert "no group" in lines, out
+    assert [line for line in lines if line.startswith("left ")] == [], out
+
+
+def test_hooks_run_as_installed(inside):
+    """The hooks find acme-steer by itself, and say what they want when nobody listens."""
+    out = inside(r"""
+dpkg -i /tmp/acme-steer.deb >&2
+ip link set lo up
+for hook in /usr/share/acme-steer/hooks/*; do
+	sh -n "$hook" && echo "ok ${hook##*/}"
+done
+env -i PATH=/usr/bin:/bin /usr/share/acme-steer/hooks/uacme begin tls-alpn-01 www.example.org token \
+	$(head -c 32 /dev/zero | base64 | tr -d =) 2>&1 ||
+	echo "uacme $?"
+""")
+    assert {f"ok {name}" for name in ("acme.sh-post", "acme.sh-pre", "dehydrated", "lego", "uacme")} \
+        <= set(out.splitlines()), out
+    assert "acme-steer: " in out and "443" in out, "nothing listens on port 443 there, and it says so"
