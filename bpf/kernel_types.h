@@ -26,7 +26,12 @@ struct netns_ipv4 {
 	__u8 sysctl_tcp_window_scaling;
 };
 
+struct ns_common {
+	unsigned int inum;
+};
+
 struct net {
+	struct ns_common ns;
 	struct netns_ipv4 ipv4;
 };
 
@@ -66,6 +71,7 @@ struct sock {
 
 struct inet_sock {
 	struct sock sk;
+	__be16 inet_sport;
 };
 
 struct request_sock_queue {

@@ -17,6 +17,17 @@
  */
 #define STEER_BACKLOG_LIMIT 256
 
+/* Ports that are watched for listeners. */
+#define WATCH_MAX_PORTS 16
+/* A page, on most machines the least there can be. */
+#define WATCH_RING_BYTES 4096
+
+/* A socket begins to listen on one of them, or ceases to. */
+struct watch_event {
+	__u64 at_ns; /* bpf_ktime_get_ns() */
+	__u64 begins;
+};
+
 /* Connections between two sockets at one time. */
 #define HANDOFF_MAX_GUARDS 16384
 

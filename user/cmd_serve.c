@@ -39,6 +39,12 @@ static const char usage[] =
 	"is for systemd.\n"
 	"SIGTERM closes all windows, finishes what has begun and ends.\n"
 	"\n"
+	"      --arm=ADDRESS        steer exactly while somebody listens there (127.0.0.1:31443, "
+	"for instance);\n"
+	"                           again for more\n"
+	"      --notice=WAY         how that is noticed: auto, bpf or poll (auto)\n"
+	"      --domain, --web-server, --port, --plane, --client-ip, --sniff-timeout\n"
+	"                           as for `open`, of the windows that --arm opens\n"
 	"      --workers=N          threads that sniff (the CPUs, up to 4)\n"
 	"      --on-demand          end when no window is open and no connection is left\n"
 	"      --ready-fd=FD        write \"ready\" there when the control socket "
@@ -49,7 +55,15 @@ struct serve_options {
 	unsigned workers;
 	bool on_demand;
 	int ready_fd;
+	struct arms_config arms;
+	const char *armed_only; /* an option that takes --arm */
 };
+
+/* Of the windows of --arm, set by window_options_set(). */
+static const char *const window_options[] = { "domain", "web-server", "port",
+					      "plane",	"client-ip",  "sniff-timeout" };
+
+enum { OPTION_WINDOW = 256 };
 
 static int number(const char *text, unsigned max, unsigned *ret_n)
 {
@@ -62,19 +76,91 @@ static int number(const char *text, unsigned max, unsigned *ret_n)
 	return 0;
 }
 
+static int set_window_option(struct serve_options *options, const char *name, const char *value)
+{
+	struct window_options *window = &options->arms.window;
+	char error[CTL_MAX_ERROR];
+
+	options->armed_only = name;
+	if (window_options_set(window, name, value, error, sizeof(error)) < 0) {
+		log_error("%s", error);
+		return -EINVAL;
+	}
+	if (strcmp(name, "web-server") == 0 || strcmp(name, "plane") == 0 ||
+	    strcmp(name, "client-ip") == 0)
+		window->gives_way = false;
+	return 0;
+}
+
+static int set_notice(struct serve_options *options, char **argv, const char *value)
+{
+	options->armed_only = "notice";
+	for (int i = 0; i < NOTICE_COUNT; i++) {
+		if (strcmp(value, notice_names[i]) != 0)
+			continue;
+		options->arms.notice = (enum notice)i;
+		return 0;
+	}
+	cmd_usage_error(argv, "--notice: auto, bpf or poll is wanted, not ", value);
+	return -EINVAL;
+}
+
+static int arm(struct serve_options *options, const char *address)
+{
+	char error[CTL_MAX_ERROR];
+	int r = arm_add(options->arms.arms, &options->arms.n, address, error, sizeof(error));
+
+	if (r < 0)
+		log_error("%s", error);
+	return r;
+}
+
+/* What options say together. 0 or -EINVAL. */
+static int check_arms(const struct serve_options *options, char **argv)
+{
+	const struct window_options *window = &options->arms.window;
+
+	if (options->arms.n == 0 && options->armed_only) {
+		cmd_usage_error(argv, "takes only with --arm: --", options->armed_only);
+		return -EINVAL;
+	}
+	if (options->arms.n && options->on_demand) {
+		cmd_usage_error(argv, "takes --arm or --on-demand, not both", "");
+		return -EINVAL;
+	}
+	for (size_t i = 0; i < options->arms.n; i++) {
+		for (size_t k = 0; k < window->n_ports; k++) {
+			if (options->arms.arms[i].responder.port != window->ports[k])
+				continue;
+			cmd_usage_error(argv,
+					"--arm: a responder has a port of its own, not the one "
+					"that is steered",
+					"");
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
 static enum cmd_parsed parse(int argc, char **argv, struct serve_options *options)
 {
-	static const struct option longs[] = {
+	struct option longs[7 + ARRAY_SIZE(window_options) + 1] = {
+		{ "arm", required_argument, NULL, 'a' },
+		{ "notice", required_argument, NULL, 'o' },
 		{ "workers", required_argument, NULL, 'w' },
 		{ "on-demand", no_argument, NULL, 'd' },
 		{ "ready-fd", required_argument, NULL, 'r' },
 		{ "netns", required_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
-		{},
 	};
 	unsigned n;
 	int c;
 
+	for (size_t i = 0; i < ARRAY_SIZE(window_options); i++)
+		longs[7 + i] = (struct option){ window_options[i], required_argument, NULL,
+						OPTION_WINDOW + (int)i };
+	window_options_init(&options->arms.window);
+	options->arms.window.gives_way = true;
 	while ((c = cmd_getopt(argc, argv, longs)) != -1) {
 		switch (c) {
 		case 'w':
@@ -100,13 +186,30 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 		case 'n':
 			options->netns = optarg;
 			break;
+		case 'a':
+			if (arm(options, optarg) < 0)
+				return CMD_BAD_USAGE;
+			break;
+		case 'o':
+			if (set_notice(options, argv, optarg) < 0)
+				return CMD_BAD_USAGE;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return CMD_HELP_SHOWN;
-		default:
+		case 'q':
+			cmd_usage_error(argv, "unknown option ", "-q");
 			return CMD_BAD_USAGE;
+		case '?':
+			return CMD_BAD_USAGE;
+		default:
+			if (set_window_option(options, window_options[c - OPTION_WINDOW], optarg) <
+			    0)
+				return CMD_BAD_USAGE;
 		}
 	}
+	if (check_arms(options, argv) < 0)
+		return CMD_BAD_USAGE;
 	if (optind < argc) {
 		cmd_usage_error(argv, "takes no argument:", argv[optind]);
 		return CMD_BAD_USAGE;
@@ -211,6 +314,7 @@ static void run(struct resident *resident, struct ctl_server *server, int sig_fd
 		{ .fd = resident->notify_fd, .events = POLLIN },
 		{ .fd = sig_fd, .events = POLLIN },
 		{ .fd = keeper_fd(resident->challenges.keeper), .events = POLLIN },
+		{ .fd = arms_fd(resident), .events = POLLIN },
 	};
 	uint64_t began_ns = now_ns();
 	bool stopping = false;
@@ -236,6 +340,7 @@ static void run(struct resident *resident, struct ctl_server *server, int sig_fd
 			ctl_server_dispatch(server);
 		if (fds[2].revents && take_signals(sig_fd, resident, &stopping))
 			return;
+		fds[4].fd = arms_fd(resident); /* none any more, once it ends */
 	}
 }
 
@@ -272,14 +377,16 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 			 strerror(-err));
 	else
 		err = isolate_resident(error, sizeof(error));
+	if (!err && !options->on_demand)
+		resident_stay(&resident);
+	if (!err)
+		err = arms_start(&resident, &options->arms, error, sizeof(error));
 	if (err) {
 		log_error("%s", error);
 		ctl_server_free(server);
 		ctl_unlock(netns_inode, lock_fd);
 		return EXIT_FAILED;
 	}
-	if (!options->on_demand)
-		resident_stay(&resident);
 	if (options->ready_fd >= 0)
 		ctl_ready(options->ready_fd, CTL_READY);
 	if (options->on_demand)

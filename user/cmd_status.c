@@ -86,7 +86,11 @@ static void show_window(struct json_object *window)
 	if (strcmp(string_of(window, "client_ip", "none"), "none") != 0)
 		printf("  client address in a relay: %s\n", string_of(window, "client_ip", "none"));
 	printf("  open for: %s\n", cmd_duration(number_of(window, "opened_s"), text));
-	printf("  closes in: %s\n", cmd_duration(number_of(window, "remaining_s"), text));
+	if (json_object_get_boolean(member(window, "armed")))
+		printf("  closes: when nobody listens at %s\n",
+		       string_of(window, "responder", "?"));
+	else
+		printf("  closes in: %s\n", cmd_duration(number_of(window, "remaining_s"), text));
 	printf("  acme-tls/1 connections: %.0f\n\n", number_of(window, "acme_connections"));
 }
 
@@ -144,6 +148,22 @@ static void show_responder(struct json_object *responder)
 	show_numbers("built-in responder's counters", member(responder, "counters"));
 }
 
+/* "armed: 127.0.0.1:31443, waiting" */
+static void show_armed(struct json_object *armed)
+{
+	size_t n =
+		json_object_is_type(armed, json_type_array) ? json_object_array_length(armed) : 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *one = json_object_array_get_idx(armed, i);
+
+		printf("armed: %s, %s, opened %.0f times\n", string_of(one, "responder", "?"),
+		       string_of(one, "state", "?"), number_of(one, "opened"));
+	}
+	if (n)
+		printf("\n");
+}
+
 static size_t count_windows(struct json_object *status)
 {
 	struct json_object *windows = member(status, "windows");
@@ -162,6 +182,7 @@ static void show_all(struct json_object *status)
 		printf("no window is open\n\n");
 	printf("resident process: %s, %s\n\n", string_of(status, "pid", "?"),
 	       string_of(status, "state", "?"));
+	show_armed(member(status, "armed"));
 	show_responder(member(status, "responder"));
 	show_planes(member(status, "planes"));
 	show_numbers("connections", member(status, "connections"));
@@ -180,6 +201,7 @@ static struct json_object *nobody(const struct ctl_client *client)
 			       json_object_new_int64((int64_t)client->netns_inode));
 	json_object_object_add(status, "state", json_object_new_string("idle"));
 	json_object_object_add(status, "windows", json_object_new_array());
+	json_object_object_add(status, "armed", json_object_new_array());
 	return status;
 }
 

@@ -33,6 +33,7 @@ struct engine {
 	struct programs *spare;	      /* where to leave them; NULL: nowhere */
 	struct engine_numbers before; /* of the programs, when they were taken over */
 	uint64_t drain_began_ns;
+	uint64_t revivable_ns; /* until then it does not retire */
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
 	bool stuck_logged;
@@ -183,13 +184,14 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns)
 		steer_lease(engine->programs.steer, port, until_ns);
 }
 
-void engine_drain(struct engine *engine)
+void engine_drain(struct engine *engine, uint64_t revivable_ns)
 {
 	if (engine->state != ENGINE_STEERING)
 		return;
 	engine->state = ENGINE_DRAINING;
 	engine->quiet_once = false;
 	engine->drain_began_ns = now_ns();
+	engine->revivable_ns = engine->drain_began_ns + revivable_ns;
 	steer_detach(engine->programs.steer);
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_drain(engine->loops[i], true);
@@ -281,6 +283,9 @@ static uint64_t drain(struct engine *engine, uint64_t now)
 	}
 	if (!engine_drained(engine) || !quiet(engine))
 		return now + look_ns;
+	/* What follows takes milliseconds, in which nobody else is served. */
+	if (now < engine->revivable_ns)
+		return engine->revivable_ns;
 	if (!engine->quiet_once) {
 		/* A handshake may have begun between detaching and its last user's leaving. */
 		steer_synchronize();
@@ -346,7 +351,7 @@ int engine_revive(struct engine *engine, char *error, size_t error_size)
 		err = begin(engine, error, error_size);
 		/* What has begun of it ends as after a window. */
 		if (err && engine->programs.steer)
-			engine_drain(engine);
+			engine_drain(engine, 0);
 		return err;
 	}
 	err = steer_attach(engine->programs.steer, error, error_size);

@@ -64,9 +64,12 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns);
 /* Asks the workers for a sign of life; before each round of leases. */
 void engine_ping(struct engine *engine);
 
-/* ENGINE_STEERING to ENGINE_DRAINING: all leases must have been ended. In another state: nothing.
+/*
+ * ENGINE_STEERING to ENGINE_DRAINING: all leases must have been ended. In another state: nothing.
+ * For @revivable_ns at least it can be revived: the sniffers, which nothing is steered to, are
+ * kept.
  */
-void engine_drain(struct engine *engine);
+void engine_drain(struct engine *engine, uint64_t revivable_ns);
 
 /*
  * From any state back to ENGINE_STEERING, with the relayed connections that it has. Waits some

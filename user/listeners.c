@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Who listens on a port: one dump of sock_diag for each family. */
+/* Who listens: on a port, by one dump of sock_diag for each family; at an address, by one question.
+ */
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/inet_diag.h>
@@ -97,6 +98,63 @@ int listeners_find(uint16_t port, struct listener *ret_listeners)
 		err = dump(nl, AF_INET6, &search);
 	mnl_socket_close(nl);
 	return err ? err : search.n;
+}
+
+struct mnl_socket *listeners_socket(void)
+{
+	struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
+
+	if (nl && mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0) {
+		int err = errno;
+
+		mnl_socket_close(nl);
+		errno = err;
+		return NULL;
+	}
+	return nl;
+}
+
+static int state(const struct nlmsghdr *nlh, void *data)
+{
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+
+	*(uint8_t *)data = msg->idiag_state;
+	return MNL_CB_STOP;
+}
+
+/*
+ * Linux inet_diag_find_one_icsk(): a lookup as for a packet from @id's destination, which here is
+ * port 0 of nobody.
+ */
+int listeners_at(struct mnl_socket *nl, const struct endpoint *at)
+{
+	char buf[8192];
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	uint8_t found = 0;
+	struct inet_diag_req_v2 *req;
+	ssize_t n;
+
+	nlh->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	nlh->nlmsg_flags = NLM_F_REQUEST;
+	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
+	req->sdiag_family = endpoint_is_v4(at) ? AF_INET : AF_INET6;
+	req->sdiag_protocol = IPPROTO_TCP;
+	req->idiag_states = ~0u;
+	req->id.idiag_sport = htons(at->port);
+	req->id.idiag_if = at->scope_id;
+	req->id.idiag_cookie[0] = req->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	if (endpoint_is_v4(at))
+		memcpy(req->id.idiag_src, &at->addr.s6_addr[12], 4);
+	else
+		memcpy(req->id.idiag_src, &at->addr, 16);
+	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
+		return -errno;
+	n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+	if (n < 0)
+		return -errno;
+	if (mnl_cb_run(buf, (size_t)n, 0, 0, state, &found) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return found == TCP_LISTEN;
 }
 
 bool listeners_is_local(const struct endpoint *endpoint)

@@ -23,6 +23,17 @@ struct listener {
  */
 int listeners_find(uint16_t port, struct listener *ret_listeners);
 
+struct mnl_socket;
+
+/* For listeners_at(): mnl_socket_close() it. NULL: errno says why. */
+struct mnl_socket *listeners_socket(void);
+
+/*
+ * Would a connection to @at find a listener now? One on a wildcard counts. Nobody is connected to:
+ * sock_diag looks it up. 1, 0, or -errno.
+ */
+int listeners_at(struct mnl_socket *nl, const struct endpoint *at);
+
 /* Is this an address of this network namespace, so that a listener there is a local socket? */
 bool listeners_is_local(const struct endpoint *endpoint);
 

@@ -64,8 +64,12 @@ static struct json_object *window_report(const struct window *window,
 	add_string(report, "plane", plane_names[options->plane]);
 	add_string(report, "client_ip", client_ip_names[options->client_ip]);
 	add_seconds(report, "opened_s", now - window->opened_ns);
-	add_seconds(report, "remaining_s",
-		    window->deadline_ns > now ? window->deadline_ns - now : 0);
+	if (options->armed)
+		json_object_object_add(report, "remaining_s", NULL);
+	else
+		add_seconds(report, "remaining_s",
+			    window->deadline_ns > now ? window->deadline_ns - now : 0);
+	json_object_object_add(report, "armed", json_object_new_boolean(options->armed));
 	add_number(report, "acme_connections",
 		   __atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED));
 	return report;
@@ -136,6 +140,7 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	add_string(report, "state", state_name(resident));
 	json_object_object_add(report, "planes", planes);
 	json_object_object_add(report, "windows", windows);
+	json_object_object_add(report, "armed", arms_report(resident));
 	add_number(report, "challenges", resident->routes.challenges.n);
 	json_object_object_add(report, "responder", keeper_report(resident->challenges.keeper));
 	json_object_object_add(report, "connections", connections);

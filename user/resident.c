@@ -55,6 +55,7 @@ void resident_free(struct resident *resident)
 {
 	engine_free(resident->engine);
 	programs_free(&resident->spare);
+	arms_stop(resident);
 	challenges_free(resident);
 	routes_free(&resident->routes);
 	close(resident->notify_fd);
@@ -100,7 +101,7 @@ static void end_leases(struct resident *resident, const struct window_options *o
 static void drain_if_unused(struct resident *resident)
 {
 	if (resident->routes.windows.n == 0 && resident->engine)
-		engine_drain(resident->engine);
+		engine_drain(resident->engine, resident->stays ? RESIDENT_REVIVABLE_NS : 0);
 }
 
 /* Makes the engine steer, if it does not. 0, or -errno with one line in @error. */
@@ -469,6 +470,7 @@ static void reply_closing(struct resident *resident)
 uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 {
 	uint64_t again = challenges_tick(resident, now_ns);
+	uint64_t armed_again = arms_tick(resident, now_ns);
 	uint64_t next = window_set_next_deadline(&resident->routes.windows);
 	eventfd_t n;
 
@@ -495,12 +497,15 @@ uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 	}
 	reply_closing(resident);
 	next = MIN(next, again);
+	next = MIN(next, armed_again);
 	again = challenges_stop_responder(resident, now_ns);
 	return MIN(next, again);
 }
 
 void resident_close_all(struct resident *resident)
 {
+	arms_stop(resident);
+	resident->stays = false;
 	while (resident->routes.windows.n > 0)
 		resident_close_window(resident, NULL, resident->routes.windows.windows[0],
 				      "closed, the resident process being stopped");

@@ -8,11 +8,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "arms.h"
 #include "challenges.h"
 #include "ctl_server.h"
 #include "engine.h"
 #include "routes.h"
 
+/* ACME clients that validate several names open and close their listener for each. */
+#define RESIDENT_REVIVABLE_NS UINT64_C(250000000)
 /* Conversations that wait for a close to be complete. */
 #define RESIDENT_MAX_CLOSING CTL_MAX_CONNS
 
@@ -29,6 +32,7 @@ struct resident {
 	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
 	size_t n_closing;
 	struct challenges challenges;
+	struct arms arms;
 	bool had_request;
 	uint64_t renewed_ns;
 };
@@ -51,7 +55,7 @@ void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request 
  * again. */
 uint64_t resident_tick(struct resident *resident, uint64_t now_ns);
 
-/* Closes all windows; what is under way is finished by resident_tick(). */
+/* Disarms, and closes all windows; what is under way is finished by resident_tick(). */
 void resident_close_all(struct resident *resident);
 
 /* No window, no engine, nobody waits for an answer. */

@@ -187,8 +187,7 @@ static int set_domain(struct window_options *options, const char *value, char *e
 	return 0;
 }
 
-/* An address that one can connect to, with its port. */
-static int set_endpoint(const char *key, const char *value, const char *example,
+int window_endpoint_set(const char *key, const char *value, const char *example,
 			struct endpoint *ret_endpoint, char *error, size_t size)
 {
 	struct endpoint endpoint;
@@ -224,15 +223,15 @@ static int set_endpoint(const char *key, const char *value, const char *example,
 static int set_responder(struct window_options *options, const char *value, char *error,
 			 size_t size)
 {
-	return set_endpoint("responder", value, "127.0.0.1:31443", &options->responder, error,
-			    size);
+	return window_endpoint_set("responder", value, "127.0.0.1:31443", &options->responder,
+				   error, size);
 }
 
 static int set_web_server(struct window_options *options, const char *value, char *error,
 			  size_t size)
 {
-	int r = set_endpoint("web-server", value, "127.0.0.1:8443", &options->web_server, error,
-			     size);
+	int r = window_endpoint_set("web-server", value, "127.0.0.1:8443", &options->web_server,
+				    error, size);
 
 	if (r == 0)
 		options->has_web_server = true;
@@ -390,7 +389,7 @@ int window_set_open(struct window_set *set, const struct window_options *options
 		set->windows[set->n++] = window;
 	}
 	window->options = *options;
-	window->deadline_ns = now_ns + options->ttl_s * NSEC_PER_SEC;
+	window->deadline_ns = options->armed ? UINT64_MAX : now_ns + options->ttl_s * NSEC_PER_SEC;
 	for (size_t i = 0; i < set->n; i++) {
 		struct window *other = set->windows[i];
 

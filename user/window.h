@@ -15,7 +15,9 @@
 #define WINDOW_MAX_PORTS   8   /* ports of one window */
 #define WINDOW_MAX_DOMAINS 100 /* names of one window */
 #define WINDOW_NAME_MAX	   63  /* bytes of a window's name: [A-Za-z0-9._-] */
-#define WINDOW_DOMAIN_MAX  NAME_MAX_LEN
+#define WINDOW_NAME_SIZE \
+	96 /* of the buffer: windows that nobody names have longer ones, with ':' */
+#define WINDOW_DOMAIN_MAX NAME_MAX_LEN
 
 #define WINDOW_DEFAULT_NAME	"default"
 #define WINDOW_DEFAULT_PORT	443
@@ -40,7 +42,7 @@ extern const char *const client_ip_names[CLIENT_IP_COUNT];
 /* What the command line or the control socket says of a window. All of it is in the struct: no
  * ownership. */
 struct window_options {
-	char name[WINDOW_NAME_MAX + 1];
+	char name[WINDOW_NAME_SIZE];
 	uint32_t ttl_s;
 	uint32_t sniff_timeout_ms;
 	uint16_t ports[WINDOW_MAX_PORTS]; /* host order, no duplicates */
@@ -62,12 +64,14 @@ struct window_options {
 	 */
 	bool built_in;
 	bool gives_way;
+	bool armed; /* somebody listens at the responder's address: no deadline, whatever ttl_s says
+		     */
 };
 
 struct window {
 	struct window_options options;
 	uint64_t opened_ns;
-	uint64_t deadline_ns;
+	uint64_t deadline_ns; /* UINT64_MAX: none */
 	/* These are the opener's to set. */
 	bool responder_elsewhere; /* not an address of this host */
 	bool web_server_elsewhere;
@@ -93,6 +97,13 @@ void window_options_init(struct window_options *options);
  */
 int window_options_set(struct window_options *options, const char *key, const char *value,
 		       char *error, size_t error_size);
+
+/*
+ * An address that one can connect to, with its port, from text. 0, or -EINVAL with one line in
+ * @error that begins with @key and has @example, an IPv4 address with a port.
+ */
+int window_endpoint_set(const char *key, const char *value, const char *example,
+			struct endpoint *ret_endpoint, char *error, size_t error_size);
 
 /*
  * Opens the window, or renews it when one of that name is open: then the deadline and all the
