@@ -43,4 +43,10 @@ static inline bool endpoint_is_v4(const struct endpoint *endpoint)
 	return IN6_IS_ADDR_V4MAPPED(&endpoint->addr);
 }
 
+static inline bool endpoint_is_loopback(const struct endpoint *endpoint)
+{
+	return IN6_IS_ADDR_LOOPBACK(&endpoint->addr) ||
+	       (endpoint_is_v4(endpoint) && endpoint->addr.s6_addr[12] == 127);
+}
+
 #endif

@@ -252,7 +252,7 @@ static void handle_remove(struct resident *resident, struct ctl_conn *conn,
 			challenges_forget(resident, port);
 			close_window_if_unused(resident, conn, port, "closed");
 		}
-		resident_reply_when_drained(resident, conn);
+		closing_reply(resident, conn);
 		return;
 	}
 	fault = text ? name_parse(text, &name) : "is missing";
@@ -263,7 +263,7 @@ static void handle_remove(struct resident *resident, struct ctl_conn *conn,
 	challenge = challenge_set_find(set, name.sni);
 	if (!challenge) {
 		ctl_reply_line(conn, "absent %s", text);
-		resident_reply_when_drained(resident, conn);
+		closing_reply(resident, conn);
 		return;
 	}
 	port = challenge->port;
@@ -271,7 +271,7 @@ static void handle_remove(struct resident *resident, struct ctl_conn *conn,
 	log_info("challenge for %s removed by uid %u", text, request->uid);
 	ctl_reply_line(conn, "removed %s", text);
 	close_window_if_unused(resident, conn, port, "closed");
-	resident_reply_when_drained(resident, conn);
+	closing_reply(resident, conn);
 }
 
 /* "NAME PORT SECONDS CONNECTIONS DIGEST" for each. */

@@ -57,10 +57,15 @@ static struct json_object *member(struct json_object *object, const char *key)
 	return json_object_object_get_ex(object, key, &value) ? value : NULL;
 }
 
+static size_t length(struct json_object *list)
+{
+	return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
 /* "  ports: 443, 8443"; of an empty list, @none. */
 static void show_list(const char *label, struct json_object *list, const char *none)
 {
-	size_t n = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+	size_t n = length(list);
 
 	printf("  %s: %s", label, n ? "" : none);
 	for (size_t i = 0; i < n; i++)
@@ -91,7 +96,37 @@ static void show_window(struct json_object *window)
 		       string_of(window, "responder", "?"));
 	else
 		printf("  closes in: %s\n", cmd_duration(number_of(window, "remaining_s"), text));
-	printf("  acme-tls/1 connections: %.0f\n\n", number_of(window, "acme_connections"));
+	printf("  acme-tls/1 connections: %.0f\n", number_of(window, "acme_connections"));
+	printf("  relayed now: %.0f\n\n", number_of(window, "relayed"));
+}
+
+/* Closed windows whose connections are not over. */
+static void show_closed(struct json_object *list)
+{
+	char text[CMD_DURATION_STRLEN];
+
+	for (size_t i = 0; i < length(list); i++) {
+		struct json_object *window = json_object_array_get_idx(list, i);
+
+		printf("closed window: %s\n", string_of(window, "name", "?"));
+		printf("  closed for: %s\n", cmd_duration(number_of(window, "closed_s"), text));
+		printf("  connections not over: %.0f, %.0f of them relayed\n\n",
+		       number_of(window, "connections"), number_of(window, "relayed"));
+	}
+}
+
+static void show_reasons(struct json_object *list)
+{
+	if (length(list))
+		printf("relayed because:\n");
+	for (size_t i = 0; i < length(list); i++) {
+		struct json_object *reason = json_object_array_get_idx(list, i);
+
+		printf("  %s: %.0f\n", string_of(reason, "text", "?"),
+		       number_of(reason, "connections"));
+	}
+	if (length(list))
+		printf("\n");
 }
 
 static void show_planes(struct json_object *planes)
@@ -151,8 +186,7 @@ static void show_responder(struct json_object *responder)
 /* "armed: 127.0.0.1:31443, waiting" */
 static void show_armed(struct json_object *armed)
 {
-	size_t n =
-		json_object_is_type(armed, json_type_array) ? json_object_array_length(armed) : 0;
+	size_t n = length(armed);
 
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *one = json_object_array_get_idx(armed, i);
@@ -166,10 +200,7 @@ static void show_armed(struct json_object *armed)
 
 static size_t count_windows(struct json_object *status)
 {
-	struct json_object *windows = member(status, "windows");
-
-	return json_object_is_type(windows, json_type_array) ? json_object_array_length(windows)
-							     : 0;
+	return length(member(status, "windows"));
 }
 
 static void show_all(struct json_object *status)
@@ -180,6 +211,7 @@ static void show_all(struct json_object *status)
 		show_window(json_object_array_get_idx(member(status, "windows"), i));
 	if (n == 0)
 		printf("no window is open\n\n");
+	show_closed(member(status, "closed_windows"));
 	printf("resident process: %s, %s\n\n", string_of(status, "pid", "?"),
 	       string_of(status, "state", "?"));
 	show_armed(member(status, "armed"));
@@ -187,7 +219,7 @@ static void show_all(struct json_object *status)
 	show_planes(member(status, "planes"));
 	show_numbers("connections", member(status, "connections"));
 	show_numbers("counters", member(status, "counters"));
-	show_numbers("relayed because", member(status, "relay_reasons"));
+	show_reasons(member(status, "relay_reasons"));
 }
 
 /* The document for when nobody runs, so that --json always prints one. */

@@ -21,14 +21,20 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #include "conn.h"
+#include "log.h"
 #include "util.h"
 
 #define RELAY_CONNECT_MS 3000
 #define FIRST_RETRY_NS	 (2 * NSEC_PER_MSEC)
 #define LONGEST_RETRY_NS (100 * NSEC_PER_MSEC)
+
+/* Said once for each window: the reasons for relays, and these. */
+enum { SAY_CLIENT_IP_LOST = RELAY_REASONS, SAY_NO_CLIENT_IP, SAY_COUNT };
+_Static_assert(SAY_COUNT <= 32, "a bit of the tally for each");
 
 struct conn {
 	uint8_t ref; /* REF_CONN; first */
@@ -39,10 +45,12 @@ struct conn {
 	int fd;
 	struct timer timer;
 	struct conn *next;
-	struct conn **link;   /* what points at us */
-	uint64_t deadline_ns; /* SNIFFING: then it goes as it stands; WAITING: see wait_limit() */
+	struct conn **link;	   /* what points at us */
+	uint64_t deadline_ns;	   /* SNIFFING: then it goes as it stands */
 	uint64_t waiting_since_ns; /* 0: the target was not tried yet */
 	uint64_t retry_ns;
+	struct tally *tally; /* of the window that it belongs to */
+	struct relay *relay; /* CONNECTING, RELAYING */
 	struct route web_server;
 	struct route route;
 	struct handoff_job job;
@@ -56,6 +64,26 @@ const char *const conn_state_names[] = { "sniffing",   "waiting", "adopting",
 					 "connecting", "relayed", "closed" };
 _Static_assert(ARRAY_SIZE(conn_state_names) == CONN_STATES, "a name for each state");
 
+const char *const conn_reason_names[] = {
+	[SEIZE_OK] = "none",
+	[SEIZE_GONE] = "client_gone",
+	[SEIZE_STATE] = "state",
+	[SEIZE_UNORDERED] = "segments_missing",
+	[SEIZE_DEVICE] = "device",
+	[SEIZE_NO_LISTENER] = "no_listener",
+	[SEIZE_QUEUE_FULL] = "queue_full",
+	[SEIZE_MPTCP] = "mptcp_listener",
+	[SEIZE_FAMILY] = "address_family",
+	[SEIZE_MSS] = "small_mss",
+	[SEIZE_SYNCOOKIES] = "syncookies_off",
+	[SEIZE_OPTIONS] = "tcp_options",
+	[SEIZE_FULL] = "too_many_handoffs",
+	[REASON_ASKED] = "forced",
+	[REASON_NO_HANDOFF] = "no_handoff",
+	[REASON_ELSEWHERE] = "elsewhere",
+};
+_Static_assert(ARRAY_SIZE(conn_reason_names) == RELAY_REASONS, "a name for each reason");
+
 const char *conn_reason_text(unsigned reason)
 {
 	switch (reason) {
@@ -64,7 +92,7 @@ const char *conn_reason_text(unsigned reason)
 	case REASON_NO_HANDOFF:
 		return "this kernel can't hand off";
 	case REASON_ELSEWHERE:
-		return "the target is not on this host";
+		return "the target is on another host or in another network namespace";
 	default:
 		return seize_texts[reason];
 	}
@@ -77,8 +105,15 @@ static void count(struct conn_owner *owner, enum conn_counter what)
 	__atomic_fetch_add(&owner->counters[what], 1, __ATOMIC_RELAXED);
 }
 
+static bool in_relay(enum conn_state state)
+{
+	return state == CONN_CONNECTING || state == CONN_RELAYING;
+}
+
 static void set_state(struct conn_owner *owner, struct conn *conn, enum conn_state state)
 {
+	if (in_relay(state) != in_relay(conn->state))
+		tally_relay(conn->tally, in_relay(state));
 	__atomic_fetch_sub(&owner->in_state[conn->state], 1, __ATOMIC_RELAXED);
 	conn->state = (uint8_t)state;
 	__atomic_fetch_add(&owner->in_state[state], 1, __ATOMIC_RELAXED);
@@ -98,6 +133,8 @@ static void conn_close(struct conn_owner *owner, struct conn *conn)
 	conn->next = owner->closed;
 	owner->closed = conn;
 	set_state(owner, conn, CONN_CLOSED);
+	tally_release(conn->tally);
+	conn->tally = NULL;
 }
 
 /* Nobody can take it: the client is told at once, as a closed port would. */
@@ -126,17 +163,16 @@ static void poll_for(struct conn_owner *owner, struct conn *conn, uint32_t event
 		conn->polled = true;
 }
 
-/* How long a target may be not ready, by what is in the way. */
-static uint64_t wait_limit(const struct conn *conn)
+/*
+ * The target is not ready: the connection stays where it is and is tried again. @absent: nobody is
+ * there; else there is, but can't take it now.
+ */
+static void wait_for_target(struct conn_owner *owner, struct conn *conn, bool absent, uint64_t now)
 {
-	if (conn->route.to_responder)
-		return CONN_RESPONDER_WAIT_NS;
-	return conn->job.result == SEIZE_NO_LISTENER ? CONN_SERVER_WAIT_NS : CONN_QUEUE_WAIT_NS;
-}
+	uint64_t limit_ns = absent ? CONN_SERVER_WAIT_NS : CONN_QUEUE_WAIT_NS;
 
-/* The target is not ready: the connection stays where it is and is tried again. */
-static void wait_for_target(struct conn_owner *owner, struct conn *conn, uint64_t now)
-{
+	if (conn->route.to_responder)
+		limit_ns = CONN_RESPONDER_WAIT_NS;
 	if (conn->state != CONN_WAITING) {
 		set_state(owner, conn, CONN_WAITING);
 		/* Errors and a reset only; what the client sends is for the target. */
@@ -146,7 +182,7 @@ static void wait_for_target(struct conn_owner *owner, struct conn *conn, uint64_
 		count(owner, CONN_WAITED);
 		conn->waiting_since_ns = now;
 		conn->retry_ns = FIRST_RETRY_NS;
-	} else if (now - conn->waiting_since_ns > wait_limit(conn)) {
+	} else if (now - conn->waiting_since_ns > limit_ns) {
 		if (conn->route.to_responder) {
 			count(owner, CONN_RESPONDER_DOWN);
 			conn->route = conn->web_server;
@@ -162,23 +198,101 @@ static void wait_for_target(struct conn_owner *owner, struct conn *conn, uint64_
 	conn->retry_ns = MIN(conn->retry_ns * 2, LONGEST_RETRY_NS);
 }
 
-/* The kernel can't hand it off: the bytes are copied instead. */
-static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, uint64_t now)
+/* Nobody is at the target. Any other failure is one of this host's, or of a target that is busy. */
+static bool means_absent(int error)
+{
+	switch (-error) {
+	case ECONNREFUSED:
+	case ECONNRESET:
+	case EPIPE:
+	case ENETUNREACH:
+	case EHOSTUNREACH:
+	case ENETDOWN:
+	case EHOSTDOWN:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Something has run out that others will give back, or somebody is not there who may come. */
+static bool may_pass(int error)
+{
+	switch (-error) {
+	case EADDRNOTAVAIL:
+	case EADDRINUSE:
+	case EAGAIN:
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+	case ENOBUFS:
+	case ENOSPC:
+	case ETIMEDOUT:
+		return true;
+	default:
+		return means_absent(error);
+	}
+}
+
+static int start_relay(struct conn_owner *owner, struct conn *conn)
 {
 	const struct relay_options options = { .client_ip = conn->route.client_ip,
 					       .connect_timeout_ms = RELAY_CONNECT_MS };
-	struct relay *made;
 
+	return relay_start(&owner->relay, conn->fd, &conn->job.remote, &conn->job.local,
+			   &conn->route.target, &options, conn, &conn->relay);
+}
+
+/*
+ * This client's address can't be kept, now or later. Then the target sees an address of this host;
+ * but not a loopback one: who asks for transparent may have a web server that trusts those. 0, or
+ * -errno.
+ */
+static int relay_without_address(struct conn_owner *owner, struct conn *conn, int error)
+{
+	if (endpoint_is_loopback(&conn->route.target)) {
+		if (tally_say_once(conn->tally, SAY_NO_CLIENT_IP))
+			log_warn("a client's address can't be kept in a relay (%s), and the web "
+				 "server must not take it for this host's own: the connection is "
+				 "reset; see --client-ip",
+				 strerror(-error));
+		return error;
+	}
+	if (tally_say_once(conn->tally, SAY_CLIENT_IP_LOST))
+		log_warn("a client's address can't be kept in a relay (%s): the web server sees "
+			 "one of this host's",
+			 strerror(-error));
+	conn->route.client_ip = conn->web_server.client_ip = CLIENT_IP_NONE;
+	count(owner, CONN_CLIENT_IP_LOST);
+	return start_relay(owner, conn);
+}
+
+/* The kernel can't hand it off: the bytes are copied instead. */
+static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, uint64_t now)
+{
+	int r;
+
+	if (tally_killed(conn->tally)) {
+		conn_reset(owner, conn);
+		return;
+	}
 	timers_cancel(&owner->timers, &conn->timer);
 	if (conn->polled)
 		epoll_ctl(owner->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
 	conn->polled = false;
 	setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ 1 }, sizeof(int));
 	conn->reason = (uint16_t)reason;
-	if (relay_start(&owner->relay, conn->fd, &conn->job.remote, &conn->job.local,
-			&conn->route.target, &options, conn, &made) < 0) {
-		conn->job.result = SEIZE_NO_LISTENER;
-		wait_for_target(owner, conn, now);
+	r = start_relay(owner, conn);
+	if (r < 0 && !may_pass(r) && conn->route.client_ip == CLIENT_IP_TRANSPARENT) {
+		r = relay_without_address(owner, conn, r);
+		if (r < 0 && conn->route.client_ip == CLIENT_IP_TRANSPARENT) {
+			count(owner, CONN_NO_CLIENT_IP);
+			conn_reset(owner, conn);
+			return;
+		}
+	}
+	if (r < 0) {
+		wait_for_target(owner, conn, means_absent(r), now);
 		return;
 	}
 	conn->fd = -1;
@@ -198,6 +312,9 @@ static void relay_connected(void *ctx, void *user)
 	struct conn *conn = user;
 
 	__atomic_fetch_add(&owner->reasons[conn->reason], 1, __ATOMIC_RELAXED);
+	if (tally_say_once(conn->tally, conn->reason))
+		log_info("window \"%s\": connections are relayed: %s", conn->tally->name,
+			 conn_reason_text(conn->reason));
 	count(owner, conn->route.to_responder ? CONN_RELAYED_RESPONDER : CONN_RELAYED_WEB);
 	set_state(owner, conn, CONN_RELAYING);
 }
@@ -208,12 +325,11 @@ static void relay_failed(void *ctx, void *user, int client_fd, int error)
 	struct conn *conn = user;
 
 	conn->fd = client_fd;
-	conn->job.result = SEIZE_NO_LISTENER;
 	if (error == -ECANCELED) {
 		conn_reset(owner, conn);
 		return;
 	}
-	wait_for_target(owner, conn, now_ns());
+	wait_for_target(owner, conn, means_absent(error), now_ns());
 }
 
 static void relay_ended(void *ctx, void *user)
@@ -230,8 +346,8 @@ static const struct relay_callbacks relay_callbacks = {
 
 int conn_owner_init(struct conn_owner *owner)
 {
-	return relay_worker_init(&owner->relay, owner->epoll_fd, REF_RELAY, &relay_callbacks, owner,
-				 NULL);
+	return relay_worker_init(&owner->relay, owner->epoll_fd, REF_RELAY, &relay_callbacks,
+				 owner);
 }
 
 static void handed_off(struct conn_owner *owner, struct conn *conn)
@@ -258,7 +374,7 @@ static void handoff_answered(struct conn_owner *owner, struct conn *conn,
 		set_timer(owner, conn, conn->job.next_ns);
 		break;
 	case HANDOFF_AGAIN:
-		wait_for_target(owner, conn, now);
+		wait_for_target(owner, conn, conn->job.result == SEIZE_NO_LISTENER, now);
 		break;
 	case HANDOFF_GONE:
 		count(owner, CONN_CLIENT_GONE);
@@ -291,6 +407,15 @@ static void dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	handoff_answered(owner, conn, answer, now);
 }
 
+/* An acme-tls/1 ClientHello: to the responder that wants it, and its window; if any does. */
+static void route_to_responder(struct conn_owner *owner, struct conn *conn, const char *sni)
+{
+	if (!routes_responder(owner->routes, &conn->job.local, sni, &conn->route))
+		return;
+	tally_release(conn->tally);
+	conn->tally = conn->route.tally;
+}
+
 /* Looks at what has come so far, and decides if that is enough. */
 static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 {
@@ -314,7 +439,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	switch (hello_parse(owner->peek, (size_t)n, &need, &hello)) {
 	case HELLO_DONE:
 		if (hello.acme_tls)
-			routes_responder(owner->routes, &conn->job.local, hello.sni, &conn->route);
+			route_to_responder(owner, conn, hello.sni);
 		break;
 	case HELLO_NOT:
 		break;
@@ -353,16 +478,17 @@ void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage
 	owner->first = conn;
 	__atomic_fetch_add(&owner->in_state[CONN_SNIFFING], 1, __ATOMIC_RELAXED);
 
-	if (getsockname(fd, (struct sockaddr *)&local, &local_len) < 0 ||
-	    endpoint_from_sockaddr(&local, &conn->job.local) < 0 ||
-	    endpoint_from_sockaddr(peer, &conn->job.remote) < 0 ||
+	if (getsockname(fd, (struct sockaddr *)&local, &local_len) == 0)
+		endpoint_from_sockaddr(&local, &conn->job.local);
+	conn->web_server = routes_web_server(owner->routes, &conn->job.local, &sniff_ns);
+	conn->tally = conn->web_server.tally;
+	if (!conn->job.local.port || endpoint_from_sockaddr(peer, &conn->job.remote) < 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &conn->job.cookie, &cookie_len) < 0) {
 		count(owner, CONN_CLIENT_GONE);
 		conn_close(owner, conn);
 		return;
 	}
 	conn->job.sniffer = (uint16_t)owner->sniffer;
-	conn->web_server = routes_web_server(owner->routes, &conn->job.local, &sniff_ns);
 	conn->deadline_ns = now + sniff_ns;
 	set_timer(owner, conn, conn->deadline_ns);
 	if (conn->state != CONN_CLOSED)
@@ -424,6 +550,17 @@ void conn_drain(struct conn_owner *owner, uint64_t now)
 			conn->route = conn->web_server;
 			dispatch(owner, conn, now);
 		}
+	}
+}
+
+void conn_kill(struct conn_owner *owner)
+{
+	struct conn *next;
+
+	for (struct conn *conn = owner->first; conn; conn = next) {
+		next = conn->next;
+		if (in_relay(conn->state) && tally_killed(conn->tally))
+			relay_kill(&owner->relay, conn->relay);
 	}
 }
 

@@ -30,12 +30,14 @@
 	X(HANDED_RESPONDER, "handed_off_responder", "handed off to a responder")                   \
 	X(RELAYED_WEB, "relayed_web", "relayed to the web server")                                 \
 	X(RELAYED_RESPONDER, "relayed_responder", "relayed to a responder")                        \
+	X(CLIENT_IP_LOST, "client_ip_lost", "relayed without the address that was to be kept")     \
+	X(NO_CLIENT_IP, "no_client_ip", "reset: their address can't be kept, nor given up safely") \
 	X(TIMED_OUT, "timed_out", "given to the web server without a whole ClientHello in time")   \
 	X(PASSED_ON, "passed_on", "given to the web server unclassified, the window being closed") \
 	X(CLIENT_GONE, "client_gone", "closed: the client went away first")                        \
 	X(WAITED, "waited", "waited for a target that was not ready at once")                      \
 	X(RESPONDER_DOWN, "responder_down", "given to the web server, the responder not answering") \
-	X(SERVER_DOWN, "server_down", "reset: no web server was there for seconds")                \
+	X(SERVER_DOWN, "server_down", "reset: no web server has taken it for seconds")             \
 	X(LOST, "lost", "given up in a hand-off")                                                  \
 	X(ACCEPT_PAUSED, "accept_paused", "times that accept() paused, descriptors having run out")
 /* clang-format on */
@@ -62,9 +64,10 @@ enum ref { REF_LISTENER, REF_WAKE, REF_CONN, REF_RELAY };
 enum relay_reason {
 	REASON_ASKED = SEIZE_RESULTS, /* --plane=relay */
 	REASON_NO_HANDOFF,	      /* this kernel can't */
-	REASON_ELSEWHERE,	      /* the target is on another host */
+	REASON_ELSEWHERE,	      /* the target is on another host, or in another netns */
 	RELAY_REASONS
 };
+extern const char *const conn_reason_names[RELAY_REASONS]; /* for programs */
 const char *conn_reason_text(unsigned reason);
 
 struct conn;
@@ -104,6 +107,9 @@ void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now);
 
 /* From now on nothing is classified: all that is being sniffed goes to the web server. */
 void conn_drain(struct conn_owner *owner, uint64_t now);
+
+/* Ends what is, or will be, relayed of windows whose tally is marked as killed. */
+void conn_kill(struct conn_owner *owner);
 
 /* Connections that are neither closed nor relayed. */
 unsigned conn_unsettled(const struct conn_owner *owner);

@@ -33,6 +33,7 @@
 #define CTL_MAX_ANSWER	      (4 << 20) /* bytes; 64 windows of 100 long names are under 2 MiB */
 #define CTL_MAX_ERROR	      512	/* bytes of an error's text and its NUL */
 #define CTL_REQUEST_TIMEOUT_S 5		/* to send the request; again to take the answer */
+#define CTL_MAX_DRAIN_S	      86400	/* that a close waits for connections, when it says how long */
 
 #define CTL_WORD_MAX 31 /* bytes of a verb or a key: [a-z0-9-] */
 #define CTL_PATH_MAX sizeof(((struct sockaddr_un *)0)->sun_path)

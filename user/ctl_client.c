@@ -52,13 +52,16 @@ void ctl_answer_free(struct ctl_answer *answer)
 	answer->lines = NULL;
 }
 
-/* Milliseconds until @deadline_ns for poll(), rounded up; 0 when it has passed. */
+/* Milliseconds until @deadline_ns for poll(), rounded up; 0 when it has passed; -1: for ever. */
 static int ms_until(uint64_t deadline_ns)
 {
 	uint64_t now = now_ns();
 
-	return deadline_ns <= now ? 0
-				  : (int)((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC);
+	if (deadline_ns == UINT64_MAX)
+		return -1;
+	if (deadline_ns <= now)
+		return 0;
+	return (int)MIN((deadline_ns - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC, INT_MAX);
 }
 
 /* poll() on one descriptor until it is ready (0) or @deadline_ns (-ETIMEDOUT). */
@@ -191,7 +194,8 @@ int ctl_client_exchange(const char *path, const struct ctl_message *message, uns
 	r = connect_to(path, &fd);
 	if (r < 0)
 		return r;
-	deadline_ns = now_ns() + timeout_ms * NSEC_PER_MSEC;
+	deadline_ns =
+		timeout_ms == CTL_NO_TIMEOUT ? UINT64_MAX : now_ns() + timeout_ms * NSEC_PER_MSEC;
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
 	r = send_all(fd, message->text, message->len, deadline_ns);
 	/* A peer that refuses us answers and closes before it has read all: its answer counts. */

@@ -9,6 +9,7 @@
 #define CTL_OPEN_TIMEOUT_MS   30000
 #define CTL_CLOSE_TIMEOUT_MS  30000
 #define CTL_STATUS_TIMEOUT_MS 5000
+#define CTL_NO_TIMEOUT	      UINT_MAX /* until there is an answer, or nobody to give one */
 
 struct ctl_client {
 	char path[CTL_PATH_MAX]; /* of the socket */

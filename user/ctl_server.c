@@ -229,6 +229,11 @@ static void conn_reply_end(struct ctl_conn *conn)
 		server_settle(server);
 }
 
+bool ctl_conn_is_gone(const struct ctl_conn *conn)
+{
+	return conn->fd < 0;
+}
+
 void ctl_reply_line(struct ctl_conn *conn, const char *fmt, ...)
 {
 	va_list ap;

@@ -38,6 +38,9 @@ bool ctl_server_busy(const struct ctl_server *server);
 /* Ends everything. No ctl_conn may be used afterwards. NULL is fine. Not from the handler. */
 void ctl_server_free(struct ctl_server *server);
 
+/* The peer has gone away: nobody waits for the answer, which must be given all the same. */
+bool ctl_conn_is_gone(const struct ctl_conn *conn);
+
 /* One data line; a newline in it becomes a space. */
 void ctl_reply_line(struct ctl_conn *conn, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

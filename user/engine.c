@@ -197,6 +197,12 @@ void engine_drain(struct engine *engine, uint64_t revivable_ns)
 		loop_drain(engine->loops[i], true);
 }
 
+void engine_kill(struct engine *engine)
+{
+	for (unsigned i = 0; i < engine->n_loops; i++)
+		loop_kill(engine->loops[i]);
+}
+
 enum engine_state engine_state(const struct engine *engine)
 {
 	return engine->state;

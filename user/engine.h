@@ -77,6 +77,9 @@ void engine_drain(struct engine *engine, uint64_t revivable_ns);
  */
 int engine_revive(struct engine *engine, char *error, size_t error_size);
 
+/* Has the workers end the relayed connections of windows that are marked so: tally_kill(). */
+void engine_kill(struct engine *engine);
+
 enum engine_state engine_state(const struct engine *engine);
 
 /* All that waited in the accept queues when it began to drain has been given away. */

@@ -56,6 +56,7 @@ struct loop {
 	bool drain;
 	bool retire;
 	bool stop;
+	bool kill;
 	uint32_t pings;
 	/* Written by the worker; __atomic. */
 	bool drained;
@@ -196,6 +197,8 @@ static void wake(struct loop *loop, uint64_t now)
 		__atomic_store_n(&loop->drained, true, __ATOMIC_RELEASE);
 		notify(loop);
 	}
+	if (__atomic_exchange_n(&loop->kill, false, __ATOMIC_ACQUIRE))
+		conn_kill(&loop->owner);
 	if (__atomic_load_n(&loop->retire, __ATOMIC_ACQUIRE) && !loop->retired)
 		retire(loop);
 }
@@ -409,6 +412,12 @@ void loop_retire(struct loop *loop)
 bool loop_retired(const struct loop *loop)
 {
 	return __atomic_load_n(&loop->retired, __ATOMIC_ACQUIRE);
+}
+
+void loop_kill(struct loop *loop)
+{
+	__atomic_store_n(&loop->kill, true, __ATOMIC_RELEASE);
+	tell(loop);
 }
 
 void loop_ping(struct loop *loop)

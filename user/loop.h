@@ -59,6 +59,9 @@ bool loop_retired(const struct loop *loop);
 void loop_ping(struct loop *loop);
 bool loop_alive(const struct loop *loop);
 
+/* Has the worker end the relayed connections of windows that are marked so: tally_kill(). */
+void loop_kill(struct loop *loop);
+
 /* Connections that the sniffer's side is not done with; those that are relayed. Any thread. */
 unsigned loop_unsettled(const struct loop *loop);
 unsigned loop_relayed(const struct loop *loop);

@@ -609,7 +609,7 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
 /* ---- the worker ---- */
 
 int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
-		      const struct relay_callbacks *callbacks, void *ctx, struct relay_route *route)
+		      const struct relay_callbacks *callbacks, void *ctx)
 {
 	_cleanup_free_ uint8_t *buffer = malloc(RELAY_BUFFER_SIZE);
 
@@ -622,23 +622,26 @@ int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		.ctx = ctx,
 	};
 	sources_init(&w->sources, callbacks->exempt, ctx);
-	w->sources.route = route;
 	w->buffer = TAKE_PTR(buffer);
 	signal(SIGPIPE, SIG_IGN);
 	return 0;
 }
 
+void relay_kill(struct relay_worker *w, struct relay *relay)
+{
+	if (relay->state == RELAY_CLOSED)
+		return;
+	counter_add(&w->counters.killed, 1);
+	if (relay->state == RELAY_CONNECTING)
+		relay_fail(w, relay, -ECANCELED);
+	else
+		relay_close(w, relay, true);
+}
+
 void relay_worker_kill_all(struct relay_worker *w)
 {
-	while (w->relays) {
-		struct relay *relay = w->relays;
-
-		counter_add(&w->counters.killed, 1);
-		if (relay->state == RELAY_CONNECTING)
-			relay_fail(w, relay, -ECANCELED);
-		else
-			relay_close(w, relay, true);
-	}
+	while (w->relays)
+		relay_kill(w, w->relays);
 }
 
 uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns)

@@ -41,7 +41,7 @@ struct relay_counters {
 	uint64_t connected;		      /* whose target accepted */
 	uint64_t ended;			      /* connected ones that are over, by FIN or by RST */
 	uint64_t reset;			      /* those of "ended" that a RST ended */
-	uint64_t killed;		      /* by relay_worker_kill_all() */
+	uint64_t killed;		      /* by relay_kill() or relay_worker_kill_all() */
 	uint64_t failed[RELAY_FAILURE_COUNT]; /* at once or later */
 	uint64_t bytes[2];		      /* by the end that they came from */
 	uint64_t pipes;			      /* that exist now */
@@ -58,7 +58,7 @@ struct relay_callbacks {
 	/* The target accepted: the relay stands by itself. May be NULL. */
 	void (*on_connected)(void *ctx, void *user);
 	/*
-	 * The target can't be had (@error is -errno; -ECANCELED from relay_worker_kill_all()).
+	 * The target can't be had (@error is -errno; -ECANCELED when it was killed).
 	 * @client_fd is the caller's again, in no epoll, nothing read from it.
 	 */
 	void (*on_failed)(void *ctx, void *user, int client_fd, int error);
@@ -98,12 +98,11 @@ struct relay_options {
 
 /*
  * Makes @w ready. @epoll_fd stays the caller's; it will hold pointers to struct relay_end that
- * begin with @ref_type. @route is given over to @w; NULL: made with the first transparent relay.
- * Ignores SIGPIPE for the whole process: splice(2) has no MSG_NOSIGNAL. 0 or -errno.
+ * begin with @ref_type. Ignores SIGPIPE for the whole process: splice(2) has no MSG_NOSIGNAL. 0 or
+ * -errno.
  */
 int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
-		      const struct relay_callbacks *callbacks, void *ctx,
-		      struct relay_route *route);
+		      const struct relay_callbacks *callbacks, void *ctx);
 
 /* Kills what is left and frees everything. */
 void relay_worker_done(struct relay_worker *w);
@@ -133,6 +132,9 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
  * it wants to be called at the latest (CLOCK_MONOTONIC ns), UINT64_MAX: after the next batch.
  */
 uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns);
+
+/* Resets one at both ends: on_ended(); when it still connects, on_failed() with -ECANCELED. */
+void relay_kill(struct relay_worker *w, struct relay *relay);
 
 /* Resets every relay at both ends. Those still connecting: on_failed() with -ECANCELED. */
 void relay_worker_kill_all(struct relay_worker *w);

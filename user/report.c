@@ -72,7 +72,48 @@ static struct json_object *window_report(const struct window *window,
 	json_object_object_add(report, "armed", json_object_new_boolean(options->armed));
 	add_number(report, "acme_connections",
 		   __atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED));
+	add_number(report, "connections", tally_held(window->tally));
+	add_number(report, "relayed", tally_relayed(window->tally));
 	return report;
+}
+
+/* Closed windows with connections that are not over. */
+static struct json_object *closed_report(const struct tally *tally, uint64_t now)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (; tally; tally = tally->next) {
+		struct json_object *report;
+
+		if (!tally_held(tally))
+			continue;
+		report = json_object_new_object();
+		add_string(report, "name", tally->name);
+		add_seconds(report, "closed_s", now - tally->closed_ns);
+		add_number(report, "connections", tally_held(tally));
+		add_number(report, "relayed", tally_relayed(tally));
+		json_object_array_add(list, report);
+	}
+	return list;
+}
+
+/* Why connections were relayed: a name for programs, a text for people, how many. */
+static struct json_object *reasons_report(const uint64_t reasons[RELAY_REASONS])
+{
+	struct json_object *list = json_object_new_array();
+
+	for (unsigned i = 0; i < RELAY_REASONS; i++) {
+		struct json_object *report;
+
+		if (!reasons[i])
+			continue;
+		report = json_object_new_object();
+		add_string(report, "reason", conn_reason_names[i]);
+		add_string(report, "text", conn_reason_text(i));
+		add_number(report, "connections", reasons[i]);
+		json_object_array_add(list, report);
+	}
+	return list;
 }
 
 static struct json_object *plane_report(const char *why_not)
@@ -118,7 +159,6 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	struct json_object *windows = json_object_new_array();
 	struct json_object *planes = json_object_new_object();
 	struct json_object *connections = json_object_new_object();
-	struct json_object *reasons = json_object_new_object();
 
 	resident_numbers(resident, &numbers);
 	for (size_t i = 0; i < set->n; i++)
@@ -130,9 +170,6 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	json_object_object_add(planes, "relay", plane_report(NULL));
 	for (int i = 0; i < CONN_CLOSED; i++)
 		add_number(connections, conn_state_names[i], numbers.loop.in_state[i]);
-	for (unsigned i = 0; i < RELAY_REASONS; i++)
-		if (numbers.loop.reasons[i])
-			add_number(reasons, conn_reason_text(i), numbers.loop.reasons[i]);
 
 	add_string(report, "version", ACME_STEER_VERSION);
 	add_number(report, "pid", (uint64_t)getpid());
@@ -141,10 +178,12 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	json_object_object_add(report, "planes", planes);
 	json_object_object_add(report, "windows", windows);
 	json_object_object_add(report, "armed", arms_report(resident));
+	json_object_object_add(report, "closed_windows",
+			       closed_report(resident->routes.closed, now_ns));
 	add_number(report, "challenges", resident->routes.challenges.n);
 	json_object_object_add(report, "responder", keeper_report(resident->challenges.keeper));
 	json_object_object_add(report, "connections", connections);
 	json_object_object_add(report, "counters", counters_report(&numbers));
-	json_object_object_add(report, "relay_reasons", reasons);
+	json_object_object_add(report, "relay_reasons", reasons_report(numbers.loop.reasons));
 	return report;
 }

@@ -53,6 +53,7 @@ int resident_init(struct resident *resident, unsigned workers)
 
 void resident_free(struct resident *resident)
 {
+	/* First: connections are counted where their windows are. */
 	engine_free(resident->engine);
 	programs_free(&resident->spare);
 	arms_stop(resident);
@@ -275,10 +276,13 @@ static void find_elsewhere(const struct window_set *set, struct window *opened)
 int resident_open_window(struct resident *resident, const struct window_options *options,
 			 bool *ret_renewed, char *error, size_t error_size)
 {
+	struct tally *tally = tally_new(options->name);
 	struct window *window;
 	int err;
 
 	snprintf(error, error_size, "no memory");
+	if (!tally)
+		return -ENOMEM;
 	err = engine_ready(resident, error, error_size);
 	if (!err)
 		err = check(resident, options, error, error_size);
@@ -287,6 +291,8 @@ int resident_open_window(struct resident *resident, const struct window_options 
 		err = window_set_open(&resident->routes.windows, options, now_ns(), ret_renewed,
 				      error, error_size);
 		window = err ? NULL : window_set_find(&resident->routes.windows, options->name);
+		if (window && !*ret_renewed)
+			window->tally = TAKE_PTR(tally);
 		if (window)
 			find_elsewhere(&resident->routes.windows, window);
 		pthread_rwlock_unlock(&resident->routes.lock);
@@ -297,6 +303,7 @@ int resident_open_window(struct resident *resident, const struct window_options 
 		drain_if_unused(resident);
 	else if (!*ret_renewed)
 		log_info("window \"%s\" opened", options->name);
+	free(tally);
 	return err;
 }
 
@@ -366,45 +373,13 @@ void resident_close_window(struct resident *resident, struct ctl_conn *conn,
 		 (unsigned long long)__atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED),
 		 (unsigned long long)(handed_off - window->handed_off_before),
 		 (unsigned long long)(relayed - window->relayed_before));
-	pthread_rwlock_wrlock(&resident->routes.lock);
-	window_set_close(&resident->routes.windows, options.name);
-	pthread_rwlock_unlock(&resident->routes.lock);
+	routes_close_window(&resident->routes, window, now_ns());
 	end_leases(resident, &options);
 	log_info("window \"%s\" %s: %s", options.name, why, line);
 	if (conn)
 		ctl_reply_line(conn, "closed %s %s", options.name, line);
 	if (options.built_in)
 		challenges_forget(resident, options.ports[0]);
-}
-
-void resident_reply_when_drained(struct resident *resident, struct ctl_conn *conn)
-{
-	resident_settle(resident);
-	if (resident->routes.windows.n > 0 || !resident->engine ||
-	    engine_drained(resident->engine) || resident->n_closing == RESIDENT_MAX_CLOSING)
-		ctl_reply_ok(conn);
-	else
-		resident->closing[resident->n_closing++] = conn;
-}
-
-static void handle_close(struct resident *resident, struct ctl_conn *conn,
-			 const struct ctl_request *request)
-{
-	const struct window_set *set = &resident->routes.windows;
-	const char *name = ctl_request_get(request, "name");
-	const char *all = ctl_request_get(request, "all");
-
-	if (!name && !all) {
-		ctl_reply_error(conn, "close: give the window's name, or all=yes");
-		return;
-	}
-	if (all) {
-		while (set->n > 0)
-			resident_close_window(resident, conn, set->windows[0], "closed");
-	} else if (window_set_find(set, name)) {
-		resident_close_window(resident, conn, window_set_find(set, name), "closed");
-	}
-	resident_reply_when_drained(resident, conn);
 }
 
 static void handle_status(struct resident *resident, struct ctl_conn *conn)
@@ -428,7 +403,7 @@ void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request 
 	if (!strcmp(request->verb, "open"))
 		handle_open(resident, conn, request);
 	else if (!strcmp(request->verb, "close"))
-		handle_close(resident, conn, request);
+		closing_handle(resident, conn, request);
 	else if (!strcmp(request->verb, "status"))
 		handle_status(resident, conn);
 	else if (!strcmp(request->verb, "ping"))
@@ -455,16 +430,6 @@ static void expire(struct resident *resident, uint64_t now)
 	}
 	if (closed)
 		drain_if_unused(resident);
-}
-
-static void reply_closing(struct resident *resident)
-{
-	if (resident->engine && resident->routes.windows.n == 0 &&
-	    !engine_drained(resident->engine))
-		return;
-	for (size_t i = 0; i < resident->n_closing; i++)
-		ctl_reply_ok(resident->closing[i]);
-	resident->n_closing = 0;
 }
 
 uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
@@ -495,7 +460,8 @@ uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 		}
 		next = MIN(next, again_ns);
 	}
-	reply_closing(resident);
+	next = MIN(next, again);
+	again = closing_tick(resident, now_ns);
 	next = MIN(next, again);
 	next = MIN(next, armed_again);
 	again = challenges_stop_responder(resident, now_ns);
@@ -515,6 +481,6 @@ void resident_close_all(struct resident *resident)
 
 bool resident_is_idle(const struct resident *resident)
 {
-	return !resident->engine && resident->routes.windows.n == 0 && resident->n_closing == 0 &&
+	return !resident->engine && resident->routes.windows.n == 0 && resident->closings.n == 0 &&
 	       challenges_are_idle(resident);
 }

@@ -10,14 +10,13 @@
 
 #include "arms.h"
 #include "challenges.h"
+#include "closing.h"
 #include "ctl_server.h"
 #include "engine.h"
 #include "routes.h"
 
 /* ACME clients that validate several names open and close their listener for each. */
 #define RESIDENT_REVIVABLE_NS UINT64_C(250000000)
-/* Conversations that wait for a close to be complete. */
-#define RESIDENT_MAX_CLOSING CTL_MAX_CONNS
 
 struct resident {
 	struct routes routes;
@@ -29,8 +28,7 @@ struct resident {
 	bool stays;		    /* without windows, too: keeps the programs loaded */
 	struct programs spare;	    /* those that no engine uses now */
 	char last_no_handoff[256];
-	struct ctl_conn *closing[RESIDENT_MAX_CLOSING];
-	size_t n_closing;
+	struct closings closings;
 	struct challenges challenges;
 	struct arms arms;
 	bool had_request;
@@ -71,18 +69,13 @@ void resident_numbers(const struct resident *resident, struct engine_numbers *re
 int resident_open_window(struct resident *resident, const struct window_options *options,
 			 bool *ret_renewed, char *error, size_t error_size);
 
-/* Closes one; tells @conn (may be NULL) in a line. Then resident_settle() or
- * resident_reply_when_drained(). */
+/* Closes one; tells @conn (may be NULL) in a line. Then resident_settle() or closing_reply(). */
 void resident_close_window(struct resident *resident, struct ctl_conn *conn,
 			   const struct window *window, const char *why);
 
 /* After windows were opened or closed: leases for those that are open; without any, the engine
  * drains. */
 void resident_settle(struct resident *resident);
-
-/* The same, and replies ok: at once, or, without a window, when nothing waits in the accept queues.
- */
-void resident_reply_when_drained(struct resident *resident, struct ctl_conn *conn);
 
 /* The status document, as `status --json` prints it. The caller puts it. */
 struct json_object *resident_report(const struct resident *resident, uint64_t now_ns);

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* What the workers ask of the windows. Written a few times a minute, read for each connection. */
+#include <stdlib.h>
+
 #include "routes.h"
+#include "util.h"
+
+/* A connection that was accepted when its window was just being closed is counted there. */
+#define TALLY_REST_NS NSEC_PER_SEC
 
 void routes_init(struct routes *routes)
 {
@@ -13,11 +19,20 @@ void routes_init(struct routes *routes)
 	pthread_rwlockattr_destroy(&attr);
 	routes->windows = (struct window_set){};
 	routes->challenges = (struct challenge_set){};
+	routes->closed = NULL;
+	routes->stray = (struct tally){};
 }
 
 void routes_free(struct routes *routes)
 {
-	window_set_close_all(&routes->windows);
+	while (routes->windows.n > 0)
+		routes_close_window(routes, routes->windows.windows[0], 0);
+	while (routes->closed) {
+		struct tally *tally = routes->closed;
+
+		routes->closed = tally->next;
+		free(tally);
+	}
 	challenge_set_clear(&routes->challenges);
 	pthread_rwlock_destroy(&routes->lock);
 }
@@ -38,7 +53,13 @@ struct route routes_web_server(struct routes *routes, const struct endpoint *loc
 		}
 		route.plane = window->options.plane;
 		route.client_ip = window->options.client_ip;
+		route.tally = window->tally;
+	} else {
+		route.tally = tally_of_port(routes->closed, local->port);
 	}
+	if (!route.tally)
+		route.tally = &routes->stray;
+	tally_hold(route.tally);
 	pthread_rwlock_unlock(&routes->lock);
 	return route;
 }
@@ -71,9 +92,54 @@ bool routes_responder(struct routes *routes, const struct endpoint *local, const
 							       ? routes->built_in
 							       : window->options.responder,
 					     .plane = window->options.plane,
-					     .client_ip = CLIENT_IP_NONE };
+					     .client_ip = CLIENT_IP_NONE,
+					     .tally = window->tally };
+		tally_hold(window->tally);
 		__atomic_fetch_add(&window->acme_connections, 1, __ATOMIC_RELAXED);
 	}
 	pthread_rwlock_unlock(&routes->lock);
 	return window;
+}
+
+void routes_close_window(struct routes *routes, const struct window *window, uint64_t now_ns)
+{
+	struct tally *tally = window->tally;
+
+	pthread_rwlock_wrlock(&routes->lock);
+	tally->n_ports = window->options.n_ports;
+	for (size_t i = 0; i < tally->n_ports; i++)
+		tally->ports[i] = window->options.ports[i];
+	tally->closed_ns = now_ns;
+	tally->next = routes->closed;
+	routes->closed = tally;
+	window_set_close(&routes->windows, window->options.name);
+	pthread_rwlock_unlock(&routes->lock);
+}
+
+static bool tally_is_over(const struct tally *tally, uint64_t now_ns)
+{
+	return !tally_held(tally) && now_ns - tally->closed_ns >= TALLY_REST_NS;
+}
+
+void routes_reap_tallies(struct routes *routes, uint64_t now_ns)
+{
+	bool any = false;
+
+	for (const struct tally *tally = routes->closed; tally; tally = tally->next)
+		any |= tally_is_over(tally, now_ns);
+	if (!any)
+		return;
+	/* A connection that is being routed has the lock until it is counted. */
+	pthread_rwlock_wrlock(&routes->lock);
+	for (struct tally **link = &routes->closed; *link;) {
+		struct tally *tally = *link;
+
+		if (tally_is_over(tally, now_ns)) {
+			*link = tally->next;
+			free(tally);
+		} else {
+			link = &tally->next;
+		}
+	}
+	pthread_rwlock_unlock(&routes->lock);
 }

@@ -9,6 +9,7 @@
 
 #include "addr.h"
 #include "challenge.h"
+#include "tally.h"
 #include "window.h"
 
 /* Only the main thread writes, with the lock held; it may read without. */
@@ -17,6 +18,8 @@ struct routes {
 	struct window_set windows;
 	struct challenge_set challenges;
 	struct endpoint built_in; /* where the built-in responder is, while there are challenges */
+	struct tally *closed;	  /* of closed windows that still have connections; newest first */
+	struct tally stray;	  /* connections of no window, open or closed */
 };
 
 /* Where one connection goes, and how. */
@@ -26,6 +29,7 @@ struct route {
 	struct endpoint target;
 	enum plane plane;
 	enum client_ip client_ip;
+	struct tally *tally; /* held for the caller, who has to tally_release() it */
 };
 
 void routes_init(struct routes *routes);
@@ -45,5 +49,14 @@ struct route routes_web_server(struct routes *routes, const struct endpoint *loc
  */
 bool routes_responder(struct routes *routes, const struct endpoint *local, const char *sni,
 		      struct route *ret_route);
+
+/* Takes @window out; its tally joins the closed ones. */
+void routes_close_window(struct routes *routes, const struct window *window, uint64_t now_ns);
+
+/*
+ * Frees tallies of closed windows that have no connection any more. Not while an engine drains:
+ * what still comes belongs to the window that was closed.
+ */
+void routes_reap_tallies(struct routes *routes, uint64_t now_ns);
 
 #endif

@@ -109,7 +109,7 @@ static int address_for(struct sources *sources, const struct endpoint *target,
 static bool address_is_local(const struct endpoint *source, const struct endpoint *target)
 {
 	return IN6_ARE_ADDR_EQUAL(&source->addr, &target->addr) ||
-	       (endpoint_is_v4(target) && target->addr.s6_addr[12] == 127);
+	       (endpoint_is_v4(target) && endpoint_is_loopback(target));
 }
 
 static int set_int(int fd, int level, int name, int value)

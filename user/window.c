@@ -87,14 +87,20 @@ static int duration_parse(const char *text, const struct unit *units, uint64_t *
 	return -EINVAL;
 }
 
-static int set_ttl(struct window_options *options, const char *value, char *error, size_t size)
+int window_time_parse(const char *text, uint64_t *ret_s)
 {
 	static const struct unit units[] = {
 		{ "", 1 }, { "s", 1 }, { "m", 60 }, { "h", 3600 }, {}
 	};
+
+	return duration_parse(text, units, ret_s);
+}
+
+static int set_ttl(struct window_options *options, const char *value, char *error, size_t size)
+{
 	uint64_t ttl_s;
 
-	if (duration_parse(value, units, &ttl_s) < 0)
+	if (window_time_parse(value, &ttl_s) < 0)
 		return refuse(error, size, -EINVAL,
 			      "ttl: \"%.40s\" is no time; use for example 600, 90s, 10m or 1h",
 			      value);

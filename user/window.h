@@ -68,6 +68,8 @@ struct window_options {
 		     */
 };
 
+struct tally;
+
 struct window {
 	struct window_options options;
 	uint64_t opened_ns;
@@ -77,6 +79,7 @@ struct window {
 	bool web_server_elsewhere;
 	uint64_t handed_off_before; /* connections, when it was opened */
 	uint64_t relayed_before;
+	struct tally *tally; /* its connections that are still ours */
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };
 
@@ -97,6 +100,9 @@ void window_options_init(struct window_options *options);
  */
 int window_options_set(struct window_options *options, const char *key, const char *value,
 		       char *error, size_t error_size);
+
+/* Reads a time: digits, and s, m, h or nothing for seconds. 0 or -EINVAL. */
+int window_time_parse(const char *text, uint64_t *ret_s);
 
 /*
  * An address that one can connect to, with its port, from text. 0, or -EINVAL with one line in

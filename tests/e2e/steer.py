@@ -88,6 +88,11 @@ class Steer:
         status = self.status()
         return status.get("counters", {}).get(name, 0) if status else 0
 
+    def relay_reasons(self):
+        """How many connections were relayed, by reason."""
+        status = self.status()
+        return {r["reason"]: r["connections"] for r in status.get("relay_reasons", [])}
+
     def pid(self):
         status = self.status()
         assert status and status.get("pid"), f"no resident process: {status}"

@@ -241,8 +241,7 @@ static inline void bench_open(struct bench *b, const char *address)
 {
 	*b = (struct bench){ .client = -1, .server = -1, .failed_fd = -1, .batch = 64 };
 	b->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	assert_int_equal(relay_worker_init(&b->worker, b->epoll_fd, REF_TYPE, &callbacks, b, NULL),
-			 0);
+	assert_int_equal(relay_worker_init(&b->worker, b->epoll_fd, REF_TYPE, &callbacks, b), 0);
 	b->front = listen_at(address, 512, &b->front_addr);
 	b->target = listen_at(address, 512, &b->target_addr);
 }

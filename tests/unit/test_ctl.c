@@ -351,6 +351,8 @@ static void peer_gone_before_the_answer(void **state)
 	pump(server, 0);
 	/* Both are still ours to answer. */
 	assert_true(ctl_server_busy(server));
+	assert_true(ctl_conn_is_gone(first));
+	assert_true(ctl_conn_is_gone(second));
 	ctl_reply_line(first, "nobody reads this");
 	ctl_reply_ok(first);
 	assert_true(ctl_server_busy(server));

@@ -503,7 +503,7 @@ static void test_privileges(void **state)
 		relay_worker_done(&b.worker);
 		capabilities_keep(0);
 		denied = policy_probe();
-		relay_worker_init(&b.worker, b.epoll_fd, REF_TYPE, &callbacks, &b, NULL);
+		relay_worker_init(&b.worker, b.epoll_fd, REF_TYPE, &callbacks, &b);
 		if (relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &b.target_addr,
 				&options, &b, NULL) != -EPERM)
 			denied = 0;
