@@ -3,7 +3,7 @@
  * All that steers, together. Driven by the main thread, a step at a time.
  *
  * - STEERING: leases are given; workers sniff and hand off.
- * - DRAINING: the sk_lookup program is detached. Workers give what they have to the web server at
+ * - DRAINING: the sk_lookup program steers nothing, and is detached. Workers give what they have to the web server at
  *   once, then what was in the accept queues (drained), then whatever handshakes that had begun
  *   still bring: the sniffers listen until no handshake is under way, which is read from the
  *   sockets themselves. SYN-ACKs are repeated for about a minute at most.
@@ -192,7 +192,9 @@ void engine_drain(struct engine *engine, uint64_t revivable_ns)
 	engine->quiet_once = false;
 	engine->drain_began_ns = now_ns();
 	engine->revivable_ns = engine->drain_began_ns + revivable_ns;
-	steer_detach(engine->programs.steer);
+	/* Without a lease nothing is steered; detaching and attaching take a millisecond each. */
+	if (!revivable_ns)
+		steer_detach(engine->programs.steer);
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_drain(engine->loops[i], true);
 }
@@ -293,6 +295,7 @@ static uint64_t drain(struct engine *engine, uint64_t now)
 	if (now < engine->revivable_ns)
 		return engine->revivable_ns;
 	if (!engine->quiet_once) {
+		steer_detach(engine->programs.steer);
 		/* A handshake may have begun between detaching and its last user's leaving. */
 		steer_synchronize();
 		engine->quiet_once = true;

@@ -98,6 +98,8 @@ int steer_attach(struct steer *steer, char *error, size_t error_size)
 	_cleanup_close_ int netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	int err;
 
+	if (steer->link)
+		return 0;
 	if (netns_fd >= 0)
 		steer->link = bpf_program__attach_netns(steer->bpf->progs.steer, netns_fd);
 	if (steer->link)
