@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
+import threading
 
 from lab import TOOLS, longer, sh, wait_until
 
@@ -154,10 +156,41 @@ http {{
             path.unlink()
 
 
-class Pebble:
-    """The CA: pebble and its DNS server, in the namespace of the clients."""
+class FarDns:
+    """Passes queries on to the DNS server at port 8053 of its namespace, each so much later."""
 
-    def __init__(self, lab):
+    def __init__(self, netns, delay_s):
+        self.delay_s = delay_s
+        self.front = netns.inside(self._socket)
+        self.front.bind(("127.0.0.1", 0))
+        self.netns = netns
+        self.address = "127.0.0.1:%d" % self.front.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @staticmethod
+    def _socket():
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def _serve(self):
+        while True:
+            query, client = self.front.recvfrom(65535)
+            threading.Timer(self.delay_s, self._ask, (query, client)).start()
+
+    def _ask(self, query, client):
+        with self.netns.inside(self._socket) as back:
+            back.settimeout(longer(5))
+            back.sendto(query, ("127.0.0.1", 8053))
+            self.front.sendto(back.recv(65535), client)
+
+
+class Pebble:
+    """The CA: pebble and its DNS server, in the namespace of the clients.
+
+    dns_delay_s: how long a look-up takes. Without, pebble connects 2 ms after a client has said that it is
+    ready, which no CA does that is on another host.
+    """
+
+    def __init__(self, lab, dns_delay_s=0):
         self.lab = lab
         self.dir = lab.dir / "pebble"
         self.dir.mkdir()
@@ -180,8 +213,9 @@ class Pebble:
         wait_until(lambda: lab.ca.listening(8055), what="pebble-challtestsrv listens")
         env = dict(os.environ, PEBBLE_VA_NOSLEEP="1", PEBBLE_WFE_NONCEREJECT="0",
                    PEBBLE_AUTHZREUSE="0")
+        dns = FarDns(lab.ca, dns_delay_s).address if dns_delay_s else "127.0.0.1:8053"
         self.process = lab.ca.start("pebble", ["pebble", "-config", self.dir / "pebble.json",
-                                               "-dnsserver", "127.0.0.1:8053"], env=env)
+                                               "-dnsserver", dns], env=env)
         wait_until(lambda: lab.ca.listening(14000), what="pebble listens")
 
     def lego(self, *domains, responder="127.0.0.1:31443"):

@@ -376,7 +376,7 @@ def observed(lab, steer, port, at_least):
 
 @pytest.fixture(scope="module")
 def pebble(lab):
-    pebble = Pebble(lab)
+    pebble = Pebble(lab, dns_delay_s=longer(0.02))
     names_of_families(lab)
     return pebble
 
