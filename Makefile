@@ -94,8 +94,8 @@ check-unit: $(UNITS)
 check-bpf: $(BPFTESTS)
 	@set -e; for test in $^; do echo "== $$test"; $$test; done
 
-# Every ACME client with one web server, and one client with every web server.
-MATRIX := tests/e2e/test_clients.py tests/e2e/test_web_servers.py
+# Every ACME client with one web server, one client with every web server, and those that need no hook.
+MATRIX := tests/e2e/test_clients.py tests/e2e/test_web_servers.py tests/e2e/test_armed.py
 
 check-e2e: all tools
 	$(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) $(PYTEST)
