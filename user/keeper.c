@@ -31,6 +31,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "fork_lock.h"
 #include "log.h"
 #include "util.h"
 
@@ -203,6 +204,33 @@ static void __attribute__((noreturn)) become_responder(int listener, int socket)
 	_exit(1);
 }
 
+/*
+ * Forks, and returns the child's pid when it has closed its copies of our descriptors: workers must
+ * not let go of a connection as long as it has one. Or -errno.
+ */
+static pid_t fork_responder(int listener, int socket)
+{
+	int fds[2];
+	char byte;
+	pid_t pid;
+
+	/* Its end in the child goes with the other copies. */
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	fork_lock_fork_begin();
+	pid = fork();
+	if (pid == 0)
+		become_responder(listener, socket);
+	if (pid < 0)
+		pid = -errno;
+	close(fds[1]);
+	while (read(fds[0], &byte, 1) < 0 && errno == EINTR)
+		;
+	fork_lock_fork_end();
+	close(fds[0]);
+	return pid;
+}
+
 static int process_start(struct keeper *keeper)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -214,11 +242,9 @@ static int process_start(struct keeper *keeper)
 		return -errno;
 	ours = fds[0];
 	theirs = fds[1];
-	pid = fork();
+	pid = fork_responder(keeper->listener, theirs);
 	if (pid < 0)
-		return -errno;
-	if (pid == 0)
-		become_responder(keeper->listener, theirs);
+		return pid;
 	pidfd = pidfd_open(pid, 0);
 	keeper->process = (struct process){ .pid = pid, .pidfd = pidfd, .socket = TAKE_FD(ours) };
 	if (pidfd < 0 || epoll_ctl(keeper->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) < 0 ||
