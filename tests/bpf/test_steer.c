@@ -474,7 +474,7 @@ static void one_port(struct bench *b, const char *address)
 	assert_int_equal(program_attached(), -1);
 	steer_synchronize();
 	expect_connection(&web, WEB_SERVER);
-	assert_int_equal(steer_attach(b->steer), 0);
+	assert_int_equal(steer_attach(b->steer, (char[256]){ 0 }, 256), 0);
 	expect_connection(&web, SNIFFER);
 	close(web.listeners[WEB_SERVER]);
 }
