@@ -58,7 +58,8 @@ static int bench_make(void **state)
 {
 	char error[512];
 
-	if (guards_new(&guards, error, sizeof(error)) || steer_new(1, &steer, error, sizeof(error)))
+	if (guards_new(&guards, error, sizeof(error)) ||
+	    steer_new(1, &steer, error, sizeof(error)) || steer_attach(steer, error, sizeof(error)))
 		fail_msg("%s", error);
 	assert_int_equal(handoff_worker_new(guards, &worker), 0);
 	sniffer = listen_on("::ffff:127.0.0.1", 0, NULL);
@@ -240,8 +241,7 @@ static void web_server(const struct place *place)
 
 static void test_web_server(void **state)
 {
-	for_each_place(place)
-		web_server(place);
+	for_each_place(place) web_server(place);
 }
 
 /* Packets take the way over another CPU: the new socket is not there when the injection returns. */
@@ -256,9 +256,7 @@ static void test_other_cpu(void **state)
 	run("unshare -m sh -c 'mount -t sysfs none /sys &&"
 	    " echo 2 >/sys/class/net/v0/queues/rx-0/rps_cpus'");
 	n_pending = 0;
-	for_each_place(place)
-		for (int i = 0; i < 20 && place->from_peer; i++)
-			web_server(place);
+	for_each_place(place) for (int i = 0; i < 20 && place->from_peer; i++) web_server(place);
 	assert_true(n_pending > 0 || CPU_COUNT(&all) == 1);
 	run("unshare -m sh -c 'mount -t sysfs none /sys &&"
 	    " echo 0 >/sys/class/net/v0/queues/rx-0/rps_cpus'");
@@ -306,7 +304,8 @@ static void test_same_numbers(void **state)
 {
 	static const char *const sysctls[] = { "tcp_timestamps", "tcp_sack", "tcp_window_scaling" };
 
-	for_each_place(place) {
+	for_each_place(place)
+	{
 		same_numbers(place);
 		for (size_t i = 0; i < ARRAY_SIZE(sysctls); i++) {
 			sysctl_set(sysctls[i], 0);
@@ -716,7 +715,8 @@ static void test_queue_fills_up(void **state)
 /* Given up: the client is told, and nothing is left. */
 static void test_lost(void **state)
 {
-	for_each_place(place) {
+	for_each_place(place)
+	{
 		int web_server = web_server_at(place, NULL);
 		struct connection c = connection_of(place, NULL);
 		struct handoff_job job;

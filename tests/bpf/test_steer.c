@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 // uses: steer.c bpf_util.c log.c addr.c
 /*
- * The decision of steer.bpf.c, by BPF_PROG_TEST_RUN of the very program that steer_new() attached,
- * and by connections over lo. Every test has a steer of its own with one sniffer.
+ * The decision of steer.bpf.c, by BPF_PROG_TEST_RUN of the very program that steer_attach()
+ * attached, and by connections over lo. Every test has a steer of its own with one sniffer.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -59,7 +59,8 @@ static int bench_make(void **state)
 {
 	struct bench *b = calloc(1, sizeof(*b));
 
-	if (steer_new(1, &b->steer, b->error, sizeof(b->error)))
+	if (steer_new(1, &b->steer, b->error, sizeof(b->error)) ||
+	    steer_attach(b->steer, b->error, sizeof(b->error)))
 		fail_msg("%s", b->error);
 	b->program = program_attached();
 	assert_true(b->program >= 0);
@@ -310,7 +311,8 @@ static void test_sniffer_per_cpu(void **state)
 	cpu_set_t all, one;
 	int sniffers[3];
 
-	if (steer_new(3, &b->steer, b->error, sizeof(b->error)))
+	if (steer_new(3, &b->steer, b->error, sizeof(b->error)) ||
+	    steer_attach(b->steer, b->error, sizeof(b->error)))
 		fail_msg("%s", b->error);
 	b->program = program_attached();
 	for (unsigned i = 0; i < 3; i++) {
@@ -474,7 +476,7 @@ static void one_port(struct bench *b, const char *address)
 	assert_int_equal(program_attached(), -1);
 	steer_synchronize();
 	expect_connection(&web, WEB_SERVER);
-	assert_int_equal(steer_attach(b->steer, (char[256]){ 0 }, 256), 0);
+	assert_int_equal(steer_attach(b->steer, b->error, sizeof(b->error)), 0);
 	expect_connection(&web, SNIFFER);
 	close(web.listeners[WEB_SERVER]);
 }
