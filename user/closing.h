@@ -18,9 +18,9 @@ struct resident;
 
 struct closing {
 	struct ctl_conn *conn;
-	char name[WINDOW_NAME_MAX + 1]; /* the window's; "": all windows */
-	bool drain;			/* wait until no connection of it is left */
-	bool kill;			/* end its relayed connections, when the wait is over */
+	char name[WINDOW_NAME_SIZE]; /* the window's; "": all windows */
+	bool drain;		     /* wait until no connection of it is left */
+	bool kill;		     /* end its relayed connections, when the wait is over */
 	bool killing;
 	uint64_t until_ns; /* the end of waiting, or, killing, of patience */
 };

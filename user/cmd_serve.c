@@ -144,7 +144,7 @@ static int check_arms(const struct serve_options *options, char **argv)
 
 static enum cmd_parsed parse(int argc, char **argv, struct serve_options *options)
 {
-	struct option longs[7 + ARRAY_SIZE(window_options) + 1] = {
+	static const struct option own[] = {
 		{ "arm", required_argument, NULL, 'a' },
 		{ "notice", required_argument, NULL, 'o' },
 		{ "workers", required_argument, NULL, 'w' },
@@ -153,12 +153,14 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 		{ "netns", required_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
 	};
+	struct option longs[ARRAY_SIZE(own) + ARRAY_SIZE(window_options) + 1] = {};
 	unsigned n;
 	int c;
 
+	memcpy(longs, own, sizeof(own));
 	for (size_t i = 0; i < ARRAY_SIZE(window_options); i++)
-		longs[7 + i] = (struct option){ window_options[i], required_argument, NULL,
-						OPTION_WINDOW + (int)i };
+		longs[ARRAY_SIZE(own) + i] = (struct option){ window_options[i], required_argument,
+							      NULL, OPTION_WINDOW + (int)i };
 	window_options_init(&options->arms.window);
 	options->arms.window.gives_way = true;
 	while ((c = cmd_getopt(argc, argv, longs)) != -1) {

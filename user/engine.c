@@ -3,10 +3,11 @@
  * All that steers, together. Driven by the main thread, a step at a time.
  *
  * - STEERING: leases are given; workers sniff and hand off.
- * - DRAINING: the sk_lookup program steers nothing, and is detached. Workers give what they have to the web server at
- *   once, then what was in the accept queues (drained), then whatever handshakes that had begun
- *   still bring: the sniffers listen until no handshake is under way, which is read from the
- *   sockets themselves. SYN-ACKs are repeated for about a minute at most.
+ * - DRAINING: the sk_lookup program steers nothing, and is detached: at once, or when the time is
+ *   over in which another window may follow. Workers give what they have to the web server at once,
+ *   then what was in the accept queues (drained), then whatever handshakes that had begun still
+ *   bring: the sniffers listen until no handshake is under way, which is read from the sockets
+ *   themselves. SYN-ACKs are repeated for about a minute at most.
  * - LINGERING: programs and sniffers are gone. Relayed connections go on.
  * - FINISHED: those have ended, too.
  *

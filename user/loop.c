@@ -5,8 +5,9 @@
  * The main thread tells it what to do through a few flags and an eventfd that wakes it: begin (here
  * is a sniffer), drain (the windows are closed), retire (nothing more can come), stop. From retire
  * to the next begin it has only relayed connections. The worker answers by flags too, and by the
- * main thread's eventfd. It never waits for anything but events and timers, and shares
- * nothing with other workers but the windows (routes.c) and the kernel's maps.
+ * main thread's eventfd. It never waits for anything but events and timers, and, some milliseconds,
+ * for a responder that is being forked (fork_lock.h). It shares nothing with other workers but the
+ * windows (routes.c) and the kernel's maps.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -154,6 +155,7 @@ static void begin(struct loop *loop)
 	loop->owner.handoff = loop->handoff = loop->next.handoff;
 	loop->owner.steer = loop->next.steer;
 	loop->owner.draining = false;
+	__atomic_store_n(&loop->retired, false, __ATOMIC_RELEASE);
 	__atomic_store_n(&loop->begin, false, __ATOMIC_RELEASE);
 	if (watch(loop, loop->listener_fd, &loop->ref_listener) < 0) {
 		/* No memory: as when accept() has none. */
@@ -180,14 +182,16 @@ static void retire(struct loop *loop)
 /* The main thread has something to say. */
 static void wake(struct loop *loop, uint64_t now)
 {
-	bool drain = __atomic_load_n(&loop->drain, __ATOMIC_ACQUIRE);
 	eventfd_t n;
+	bool drain;
 
 	eventfd_read(loop->wake_fd, &n);
 	__atomic_store_n(&loop->pongs, __atomic_load_n(&loop->pings, __ATOMIC_ACQUIRE),
 			 __ATOMIC_RELEASE);
+	/* First: what was said before it no longer holds. */
 	if (__atomic_load_n(&loop->begin, __ATOMIC_ACQUIRE))
 		begin(loop);
+	drain = __atomic_load_n(&loop->drain, __ATOMIC_ACQUIRE);
 	if (!drain) {
 		loop->owner.draining = false;
 	} else if (!__atomic_load_n(&loop->drained, __ATOMIC_RELAXED)) {
@@ -360,7 +364,6 @@ int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, in
 	__atomic_store_n(&loop->drain, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->drained, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->retire, false, __ATOMIC_RELAXED);
-	__atomic_store_n(&loop->retired, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->begin, true, __ATOMIC_RELEASE);
 	tell(loop);
 	return 0;

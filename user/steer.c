@@ -122,7 +122,6 @@ void steer_reset(struct steer *steer)
 	struct relay_source key;
 
 	steer_detach(steer);
-	memset(steer->leases, 0, LEASE_PORTS * sizeof(uint64_t));
 	while (bpf_map_get_next_key(sources, NULL, &key) == 0)
 		if (bpf_map_delete_elem(sources, &key) < 0)
 			break;

@@ -37,15 +37,18 @@ int steer_set_sniffer(struct steer *steer, unsigned index, int fd);
 void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns);
 
 /*
- * Attaches the program to this network namespace, if it is not; nothing is steered before a lease is
- * given. 0, or -errno with one line in @error.
+ * Attaches the program to this network namespace, if it is not; nothing is steered before a lease
+ * is given. 0, or -errno with one line in @error.
  */
 int steer_attach(struct steer *steer, char *error, size_t error_size);
 
 /* Detaches the program: new connections don't reach it any more. Ends no lease. */
 void steer_detach(struct steer *steer);
 
-/* As steer_new() made it, but for the counters. Its sniffers are closed already. */
+/*
+ * As steer_new() made it, but for the counters. Its sniffers are closed already, and all leases
+ * have been ended.
+ */
 void steer_reset(struct steer *steer);
 
 /*

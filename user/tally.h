@@ -14,11 +14,11 @@
  * connections in it, so all but the name, the ports and the list are __atomic.
  */
 struct tally {
-	char name[WINDOW_NAME_MAX + 1]; /* the window's */
-	uint32_t held;			/* connections in any state */
-	uint32_t relayed;		/* those of them that the relay has */
-	uint32_t said;			/* bits: what was logged for this window already */
-	bool killed;			/* relayed ones are ended, and there will be no more */
+	char name[WINDOW_NAME_SIZE]; /* the window's */
+	uint32_t held;		     /* connections in any state */
+	uint32_t relayed;	     /* those of them that the relay has */
+	uint32_t said;		     /* bits: what was logged for this window already */
+	bool killed;		     /* relayed ones are ended, and there will be no more */
 
 	/* Of a window that is closed. */
 	uint16_t ports[WINDOW_MAX_PORTS];

@@ -15,9 +15,8 @@
 #define WINDOW_MAX_PORTS   8   /* ports of one window */
 #define WINDOW_MAX_DOMAINS 100 /* names of one window */
 #define WINDOW_NAME_MAX	   63  /* bytes of a window's name: [A-Za-z0-9._-] */
-#define WINDOW_NAME_SIZE \
-	96 /* of the buffer: windows that nobody names have longer ones, with ':' */
-#define WINDOW_DOMAIN_MAX NAME_MAX_LEN
+#define WINDOW_NAME_SIZE   96  /* of its buffer: that of an armed window has an address */
+#define WINDOW_DOMAIN_MAX  NAME_MAX_LEN
 
 #define WINDOW_DEFAULT_NAME	"default"
 #define WINDOW_DEFAULT_PORT	443
@@ -79,7 +78,7 @@ struct window {
 	bool web_server_elsewhere;
 	uint64_t handed_off_before; /* connections, when it was opened */
 	uint64_t relayed_before;
-	struct tally *tally; /* its connections that are still ours */
+	struct tally *tally;	   /* its connections that are still ours */
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };
 

@@ -59,6 +59,8 @@ def _interrupted(signum, frame):
 def pytest_sessionstart(session):
     if os.geteuid():
         pytest.exit("tests/e2e makes network namespaces and must be run by root", 1)
+    # Whoever starts us in the background may have it ignored, and our children with us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupted)
     signal.signal(signal.SIGHUP, _interrupted)
     remove_stale()
@@ -89,6 +91,12 @@ def pytest_exception_interact(node, call, report):
 @pytest.fixture(scope="session")
 def plane(request):
     return request.config.getoption("plane")
+
+
+@pytest.fixture
+def best(request):
+    """The plane that --plane=auto must use on this kernel."""
+    return request.config.getoption("best_plane")
 
 
 def _lab(request, **kwargs):

@@ -47,8 +47,8 @@ def start_hammer(lab, plane, connections, *options, targets=None):
 
 
 def start_longlived(lab, *options, targets=None):
-    return lab.ca.tool("longlived", "--download-bytes", DOWNLOAD_BYTES, *lab.source_options(),
-                       *options, *(targets or lab.targets()))
+    return lab.ca.tool("longlived", "--download-bytes", DOWNLOAD_BYTES, "--timeout", longer(10),
+                       *lab.source_options(), *options, *(targets or lab.targets()))
 
 
 def wait_established(tool, count, timeout=10):

@@ -13,11 +13,6 @@ pytestmark = pytest.mark.needs_steer
 
 
 @pytest.fixture
-def best(request):
-    return request.config.getoption("best_plane")
-
-
-@pytest.fixture
 def auto(lab):
     steer = Steer(lab.edge, "auto")
     steer.reset()

@@ -25,11 +25,6 @@ IDLE_BYTES = 2048  # of user memory that an idle relayed connection may cost
 
 
 @pytest.fixture
-def best(request):
-    return request.config.getoption("best_plane")
-
-
-@pytest.fixture
 def relay(lab):
     """Everything is relayed, and the web server sees this host's address."""
     steer = Steer(lab.edge, "relay")

@@ -25,7 +25,6 @@
 #define MAX_TRIOS     256
 #define TRICKLE_BYTES 4096
 #define TRICKLE_MS    100
-#define IO_TIMEOUT_S  10
 #define HEAD_MAX      2048
 
 enum role { DOWNLOAD, UPLOAD, IDLE, ROLE_COUNT };
@@ -50,13 +49,14 @@ struct member {
 };
 
 static struct {
-	double seconds, spacing_ms, idle_interval_s;
+	double seconds, spacing_ms, idle_interval_s, timeout_s;
 	uint64_t download_bytes, upload_bytes;
 	unsigned trios, upload_tag;
 	const char *sni, *download_path, *upload_prefix, *idle_path, *progress_path;
 	struct tool_addrs targets, sources;
 } opt = {
 	.spacing_ms = 0,
+	.timeout_s = 10,
 	.idle_interval_s = 1e9,
 	.download_bytes = 8 << 20,
 	.upload_bytes = 4 << 20,
@@ -142,7 +142,7 @@ static bool fail_tls(struct member *member, const char *what, int ret)
 
 	if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ||
 	    (error == SSL_ERROR_SYSCALL && saved_errno == EAGAIN))
-		return fail(member, "%s: hung for %d s", what, IO_TIMEOUT_S);
+		return fail(member, "%s: hung for %.0f s", what, opt.timeout_s);
 	if (error == SSL_ERROR_SYSCALL && saved_errno)
 		return fail(member, "%s: %s", what, strerror(saved_errno));
 	if (error == SSL_ERROR_ZERO_RETURN || error == SSL_ERROR_SYSCALL)
@@ -153,7 +153,7 @@ static bool fail_tls(struct member *member, const char *what, int ret)
 static bool open_tls(struct member *member)
 {
 	const struct tool_addr *target = member->target, *source;
-	struct timeval timeout = { .tv_sec = IO_TIMEOUT_S };
+	struct timeval timeout = { .tv_sec = (time_t)opt.timeout_s };
 	socklen_t len = sizeof(member->local);
 	static const int hello_wait_ms[] = { 0, 40, 300 };
 	int ret;
@@ -488,6 +488,7 @@ static const char usage[] =
 	"  --trios N             download + upload + idle connection, this many times (1)\n"
 	"  --spacing-ms N        between the starts of trios (0)\n"
 	"  --seconds N           how long; without it, or with 0, until SIGTERM\n"
+	"  --timeout N           seconds without a byte after which a connection hangs (10)\n"
 	"  --download-bytes N    length of the file behind --download-path (8 MiB, /download)\n"
 	"  --upload-bytes N      (4 MiB), PUT to --upload-prefix (/upload/)\n"
 	"  --idle-path PATH      (/), asked for at the start, the end, and each --idle-interval "
@@ -499,6 +500,7 @@ enum option_id {
 	OPT_TRIOS = 1,
 	OPT_SPACING,
 	OPT_SECONDS,
+	OPT_TIMEOUT,
 	OPT_DOWNLOAD_BYTES,
 	OPT_DOWNLOAD_PATH,
 	OPT_UPLOAD_BYTES,
@@ -517,6 +519,7 @@ static const char *parse_options(int argc, char **argv)
 		{ "trios", 1, NULL, OPT_TRIOS },
 		{ "spacing-ms", 1, NULL, OPT_SPACING },
 		{ "seconds", 1, NULL, OPT_SECONDS },
+		{ "timeout", 1, NULL, OPT_TIMEOUT },
 		{ "download-bytes", 1, NULL, OPT_DOWNLOAD_BYTES },
 		{ "download-path", 1, NULL, OPT_DOWNLOAD_PATH },
 		{ "upload-bytes", 1, NULL, OPT_UPLOAD_BYTES },
@@ -542,6 +545,9 @@ static const char *parse_options(int argc, char **argv)
 			break;
 		case OPT_SECONDS:
 			opt.seconds = tool_number(optarg, "--seconds");
+			break;
+		case OPT_TIMEOUT:
+			opt.timeout_s = tool_number(optarg, "--timeout");
 			break;
 		case OPT_DOWNLOAD_BYTES:
 			opt.download_bytes = (uint64_t)tool_number(optarg, "--download-bytes");
