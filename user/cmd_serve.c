@@ -121,7 +121,7 @@ static int check_arms(const struct serve_options *options, char **argv)
 	const struct window_options *window = &options->arms.window;
 
 	if (options->arms.n == 0 && options->armed_only) {
-		cmd_usage_error(argv, "takes only with --arm: --", options->armed_only);
+		cmd_usage_error(argv, "works with --arm only: --", options->armed_only);
 		return -EINVAL;
 	}
 	if (options->arms.n && options->on_demand) {

@@ -183,7 +183,7 @@ static void show_responder(struct json_object *responder)
 	show_numbers("built-in responder's counters", member(responder, "counters"));
 }
 
-/* "armed: 127.0.0.1:31443, waiting" */
+/* "armed: 127.0.0.1:31443, waiting, windows so far: 0" */
 static void show_armed(struct json_object *armed)
 {
 	size_t n = length(armed);
@@ -191,7 +191,7 @@ static void show_armed(struct json_object *armed)
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *one = json_object_array_get_idx(armed, i);
 
-		printf("armed: %s, %s, opened %.0f times\n", string_of(one, "responder", "?"),
+		printf("armed: %s, %s, windows so far: %.0f\n", string_of(one, "responder", "?"),
 		       string_of(one, "state", "?"), number_of(one, "opened"));
 	}
 	if (n)
