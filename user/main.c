@@ -19,6 +19,7 @@ static const struct {
 	{ "challenge", cmd_challenge,
 	  "add, remove or list challenges that the built-in responder answers" },
 	{ "status", cmd_status, "show windows, connections and counters" },
+	{ "probe", cmd_probe, "connect to a name as a CA would, and explain what answers" },
 	{ "serve", cmd_serve, "the resident process; open and run start it by themselves" },
 	{ "responder", cmd_responder, NULL }, /* the resident process starts it */
 };
