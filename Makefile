@@ -17,9 +17,11 @@ PYTHON   ?= /usr/bin/python3
 B        := build
 
 VERSION  := 0.1.0
+CLANG_VERSION := $(shell $(CLANG) -dumpversion)
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror
-override CPPFLAGS += -D_GNU_SOURCE -DACME_STEER_VERSION='"$(VERSION)"' -Iinclude -Iuser -I$(B)
+override CPPFLAGS += -D_GNU_SOURCE -DACME_STEER_VERSION='"$(VERSION)"' \
+	-DACME_STEER_CLANG='"$(CLANG_VERSION)"' -Iinclude -Iuser -I$(B)
 LIBS     := -lbpf -lelf -lz -ljson-c -lmnl -lssl -lcrypto -lcap-ng -lseccomp -lsystemd -lpthread
 TOOLLIBS := -lssl -lcrypto -lpthread
 

@@ -15,6 +15,7 @@ enum {
 
 int cmd_close(int argc, char **argv);
 int cmd_challenge(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_open(int argc, char **argv);
 int cmd_probe(int argc, char **argv);
 int cmd_responder(int argc, char **argv);

@@ -3,6 +3,9 @@
 #include "cmd_options.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -184,6 +187,20 @@ int cmd_options_request(const struct cmd_options *options, struct ctl_message *r
 		r = ctl_message_add(ret_message, "domain", window->domains[i]);
 	ctl_message_end(ret_message);
 	return r;
+}
+
+int cmd_enter_netns(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0) {
+		int err = -errno;
+
+		log_error("entering the network namespace %s: %s%s", path, strerror(-err),
+			  err == -EPERM ? "; run it as root, or give it CAP_SYS_ADMIN" : "");
+		return err;
+	}
+	return 0;
 }
 
 char *cmd_next_line(char **rest)

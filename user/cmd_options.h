@@ -39,6 +39,12 @@ int cmd_getopt(int argc, char **argv, const struct option *options);
 /* Logs one line and returns EXIT_USAGE. */
 int cmd_usage_error(char **argv, const char *text, const char *word);
 
+/*
+ * Enters the network namespace at @path (of ctl_netns()). Before any thread or socket: both belong
+ * to the namespace that the process is in then. 0, or -errno after one line of error.
+ */
+int cmd_enter_netns(const char *path);
+
 /* Answers in lines: the next one of *@rest without its newline, or NULL. Cuts the text. */
 char *cmd_next_line(char **rest);
 

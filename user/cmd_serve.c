@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -226,21 +225,6 @@ static unsigned default_workers(void)
 	return cpus < 1 ? 1 : (unsigned)MIN(cpus, ENGINE_DEFAULT_WORKERS);
 }
 
-/* Before any thread or socket: both belong to the namespace that the process is in then. */
-static int enter_netns(const char *path)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0) {
-		int err = -errno;
-
-		log_error("entering the network namespace %s: %s%s", path, strerror(-err),
-			  err == -EPERM ? "; run it as root, or give it CAP_SYS_ADMIN" : "");
-		return err;
-	}
-	return 0;
-}
-
 /* Every steered connection is a descriptor for as long as it is being classified. */
 static void raise_file_limit(void)
 {
@@ -421,7 +405,7 @@ int cmd_serve(int argc, char **argv)
 		log_error("%s", error);
 		return EXIT_FAILED;
 	}
-	if (options.netns && enter_netns(path) < 0)
+	if (options.netns && cmd_enter_netns(path) < 0)
 		return EXIT_FAILED;
 	return serve(&options, inode);
 }

@@ -12,11 +12,26 @@
 #include "listeners.h"
 #include "util.h"
 
+/* Linux 5.6; older headers lack it. */
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
 struct search {
 	uint16_t port;
+	int protocol;
 	int n;
 	struct listener *listeners;
 };
+
+static void mark(struct search *search, const struct listener *found)
+{
+	for (int i = 0; i < search->n; i++)
+		if (endpoint_equal(&search->listeners[i].address, &found->address)) {
+			search->listeners[i].mptcp = true;
+			search->listeners[i].inode = found->inode;
+		}
+}
 
 static void add(struct search *search, const struct listener *found)
 {
@@ -40,7 +55,7 @@ static int message(const struct nlmsghdr *nlh, void *data)
 {
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	struct search *search = data;
-	struct listener found = { .address.port = search->port };
+	struct listener found = { .address.port = search->port, .inode = msg->idiag_inode };
 
 	if (nlh->nlmsg_type != SOCK_DIAG_BY_FAMILY || ntohs(msg->id.idiag_sport) != search->port)
 		return MNL_CB_OK;
@@ -53,7 +68,10 @@ static int message(const struct nlmsghdr *nlh, void *data)
 			found.address.scope_id = msg->id.idiag_if;
 	}
 	mnl_attr_parse(nlh, sizeof(*msg), attribute, &found);
-	add(search, &found);
+	if (search->protocol == IPPROTO_MPTCP)
+		mark(search, &found);
+	else
+		add(search, &found);
 	return MNL_CB_OK;
 }
 
@@ -72,6 +90,8 @@ static int dump(struct mnl_socket *nl, int family, struct search *search)
 	req->sdiag_family = (uint8_t)family;
 	req->sdiag_protocol = IPPROTO_TCP;
 	req->idiag_states = 1u << TCP_LISTEN;
+	if (search->protocol != IPPROTO_TCP) /* its number needs more than 8 bits */
+		mnl_attr_put_u32(nlh, INET_DIAG_REQ_PROTOCOL, (uint32_t)search->protocol);
 	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
 		return -errno;
 	do {
@@ -83,9 +103,8 @@ static int dump(struct mnl_socket *nl, int family, struct search *search)
 	return more < 0 ? -errno : 0;
 }
 
-int listeners_find(uint16_t port, struct listener *ret_listeners)
+static int find(struct search *search)
 {
-	struct search search = { .port = port, .listeners = ret_listeners };
 	struct mnl_socket *nl = mnl_socket_open2(NETLINK_SOCK_DIAG, SOCK_CLOEXEC);
 	int err;
 
@@ -93,10 +112,20 @@ int listeners_find(uint16_t port, struct listener *ret_listeners)
 		return -errno;
 	err = mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0 ? -errno : 0;
 	if (!err)
-		err = dump(nl, AF_INET, &search);
+		err = dump(nl, AF_INET, search);
 	if (!err)
-		err = dump(nl, AF_INET6, &search);
+		err = dump(nl, AF_INET6, search);
 	mnl_socket_close(nl);
+	return err;
+}
+
+int listeners_find(uint16_t port, struct listener *ret_listeners)
+{
+	struct search search = { .port = port,
+				 .protocol = IPPROTO_TCP,
+				 .listeners = ret_listeners };
+	int err = find(&search);
+
 	return err ? err : search.n;
 }
 
@@ -155,6 +184,15 @@ int listeners_at(struct mnl_socket *nl, const struct endpoint *at)
 	if (mnl_cb_run(buf, (size_t)n, 0, 0, state, &found) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	return found == TCP_LISTEN;
+}
+
+int listeners_find_mptcp(uint16_t port, struct listener *listeners, int n)
+{
+	struct search search = {
+		.port = port, .protocol = IPPROTO_MPTCP, .n = n, .listeners = listeners
+	};
+
+	return find(&search);
 }
 
 bool listeners_is_local(const struct endpoint *endpoint)

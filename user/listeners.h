@@ -15,6 +15,8 @@
 struct listener {
 	struct endpoint address; /* may be a wildcard: 0.0.0.0 (v4-mapped) or :: */
 	bool v6_only;		 /* of an IPv6 one: takes no IPv4 connections */
+	bool mptcp;		 /* listeners_find_mptcp() has said so */
+	uint32_t inode;		 /* of the socket; of the first one of an SO_REUSEPORT group */
 };
 
 /*
@@ -33,6 +35,12 @@ struct mnl_socket *listeners_socket(void);
  * sock_diag looks it up. 1, 0, or -errno.
  */
 int listeners_at(struct mnl_socket *nl, const struct endpoint *at);
+
+/*
+ * Marks those of the @n @listeners on @port that are MPTCP sockets, and gives them the inode that
+ * their process knows. 0, or -errno: without Linux 5.17 or MPTCP none is marked.
+ */
+int listeners_find_mptcp(uint16_t port, struct listener *listeners, int n);
 
 /* Is this an address of this network namespace, so that a listener there is a local socket? */
 bool listeners_is_local(const struct endpoint *endpoint);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* acme-steer: the table of subcommands. */
+#include <bpf/libbpf.h>
 #include <fcntl.h>
+#include <json-c/json.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,6 +22,7 @@ static const struct {
 	{ "challenge", cmd_challenge,
 	  "add, remove or list challenges that the built-in responder answers" },
 	{ "status", cmd_status, "show windows, connections and counters" },
+	{ "doctor", cmd_doctor, "can this host do it? what is in the way? what to do?" },
 	{ "probe", cmd_probe, "connect to a name as a CA would, and explain what answers" },
 	{ "serve", cmd_serve, "the resident process; open and run start it by themselves" },
 	{ "responder", cmd_responder, NULL }, /* the resident process starts it */
@@ -36,6 +40,17 @@ static int help(void)
 			printf("  %-9s %s\n", commands[i].name, commands[i].help);
 	printf("\n`acme-steer COMMAND --help` shows a command's options; `acme-steer --version` "
 	       "the version.\n");
+	return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
+}
+
+static int version(void)
+{
+	printf("acme-steer %s\n", ACME_STEER_VERSION);
+	printf("built with: gcc %s, clang %s, libbpf %d.%d, OpenSSL %s, json-c %s\n", __VERSION__,
+	       ACME_STEER_CLANG, LIBBPF_MAJOR_VERSION, LIBBPF_MINOR_VERSION, OPENSSL_VERSION_STR,
+	       JSON_C_VERSION);
+	printf("runs with:  libbpf %u.%u, OpenSSL %s, json-c %s\n", libbpf_major_version(),
+	       libbpf_minor_version(), OpenSSL_version(OPENSSL_VERSION_STRING), json_c_version());
 	return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
 }
 
@@ -58,7 +73,7 @@ int main(int argc, char **argv)
 
 	open_standard_fds();
 	if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
-		return printf("acme-steer %s\n", ACME_STEER_VERSION) < 0 ? EXIT_FAILED : EXIT_DONE;
+		return version();
 	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
 	    (strcmp(name, "help") == 0 && argc == 2))
 		return help();
