@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 # make          build/acme-steer
 # make demo     the main job in two network namespaces (root)
-# make check    the tests (root): check-unit, check-bpf, check-e2e
+# make check    the tests (root): check-unit, check-bpf, check-e2e, check-chaos
 # make check-matrix   every ACME client, every web server
 # make check-relay    the end-to-end table again, everything relayed
 # make check-kernels  the part that depends on the kernel on Debian's, in an emulator
 # make check-package  the Debian package: built, installed, run, purged
+# make chaos SECONDS=600 SEED=1  all kinds of faults under load, tests/chaos
 # make fuzz S=60  fuzzers, seconds each
 # make install    DESTDIR=, PREFIX=/usr/local
 # make deb        a Debian package in build/deb
@@ -38,7 +39,8 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-relay check-kernels check-package fuzz install deb clean
+.PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-chaos check-relay check-kernels \
+	check-package chaos fuzz install deb clean
 
 all: $(B)/acme-steer
 
@@ -88,7 +90,7 @@ demo: all tools
 	tools/demo
 	tools/demo --ipv6-only
 
-check: check-unit check-bpf check-e2e
+check: check-unit check-bpf check-e2e check-chaos
 
 check-unit: $(UNITS)
 	@set -e; for test in $^; do echo "== $$test"; $$test; done
@@ -104,6 +106,16 @@ check-e2e: all tools
 
 check-matrix: all tools
 	$(PYTHON) -m pytest -q $(MATRIX) $(PYTEST)
+
+# Each fault once, and some more.
+check-chaos: all tools
+	$(PYTHON) -m pytest -q tests/chaos
+	tests/chaos/chaos --seconds 30 --seed 1
+
+SECONDS ?= 600
+
+chaos: all tools
+	tests/chaos/chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 check-relay: all tools
 	$(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) --plane=relay $(PYTEST)

@@ -55,6 +55,7 @@ http {{
     client_max_body_size 2g;
     keepalive_timeout 600s;
     ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_early_data {early_data};
     server {{
         {listen}
         server_name _;
@@ -77,7 +78,7 @@ http {{
 }}
 """
 
-    def __init__(self, netns, header_timeout=10, port=443):
+    def __init__(self, netns, header_timeout=10, port=443, early_data=False):
         self.netns = netns
         self.port = port
         self.process = None
@@ -99,7 +100,8 @@ http {{
         odd = [f"listen {a}:{port} ssl;" for a in addresses]
         (self.dir / "nginx.conf").write_text(self.CONF.format(
             dir=self.dir, cert=cert, key=key, odd_cert=odd_cert, odd_key=odd_key,
-            listen=" ".join(listen), listen_odd=" ".join(odd), header_timeout=f"{longer(header_timeout):.0f}s"))
+            listen=" ".join(listen), listen_odd=" ".join(odd), header_timeout=f"{longer(header_timeout):.0f}s",
+            early_data="on" if early_data else "off"))
         self.start()
 
     def start(self):
@@ -237,14 +239,14 @@ class Pebble:
         return issuer, set(re.findall(r"DNS:([^\s,]+)", text))
 
 
-def openssl_responder(netns, port, names, directory):
+def openssl_responder(netns, port, names, directory, connections=100):
     """An ACME responder like acme.sh's: openssl s_server, acme-tls/1 only."""
     cert, key = make_cert(directory, f"responder-{port}",
                           ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
                           ",".join(f"DNS:{name}" for name in names))
     process = netns.start(f"responder-{port}", [
         "openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-alpn", "acme-tls/1",
-        "-cert", cert, "-key", key, "-quiet", "-naccept", "100"])
+        "-cert", cert, "-key", key, "-quiet", "-naccept", connections])
     wait_until(lambda: netns.listening(port), what=f"responder on {port}")
     return process
 

@@ -38,6 +38,7 @@ struct conn {
 	int fd;
 	enum state state;
 	bool far, slow;
+	bool early, early_written; /* the request goes with the ClientHello */
 	uint32_t interest;
 	uint64_t start_ns, waited_ns, wait_began_ns;
 	SSL *ssl;
@@ -54,7 +55,8 @@ struct fifo {
 };
 
 static struct {
-	double rate, seconds, far_fraction, slow_fraction, resume_fraction, timeout_s, stall_ms;
+	double rate, seconds, far_fraction, slow_fraction, resume_fraction, early_fraction;
+	double timeout_s, stall_ms;
 	uint64_t max_live;
 	const char *sni, *alpn, *path, *progress_path, *log_path;
 	struct tool_addrs targets, sources;
@@ -76,7 +78,7 @@ static int epfd, progress_fd = -1;
 static FILE *log_file;
 static char request[1024];
 static uint64_t random_state = 1;
-static uint64_t n_started, n_ok, n_live, n_resumed, max_late_ns, held_back_ns;
+static uint64_t n_started, n_ok, n_live, n_resumed, n_early, max_late_ns, held_back_ns;
 static SSL_SESSION *session; /* the newest */
 static struct tool_events failures, stalls;
 static struct tool_samples latencies;
@@ -325,17 +327,37 @@ static void conn_request(struct conn *conn)
 	}
 }
 
+/* The request, as 0-RTT data. Returns false when the connection is gone or has to wait. */
+static bool conn_write_early(struct conn *conn)
+{
+	size_t written;
+
+	if (!conn_tls_progress(conn, SSL_write_early_data(conn->ssl, request, strlen(request),
+							  &written)))
+		return false;
+	conn->early_written = true;
+	return true;
+}
+
 static void conn_handshake(struct conn *conn)
 {
 	conn->state = HANDSHAKE;
 	ERR_clear_error();
 	errno = 0;
+	if (conn->early && !conn->early_written && !conn_write_early(conn))
+		return;
 	if (!conn_tls_progress(conn, SSL_connect(conn->ssl)))
 		return;
-	if (conn->far)
+	if (conn->early && SSL_get_early_data_status(conn->ssl) == SSL_EARLY_DATA_ACCEPTED) {
+		n_early++;
+		conn->state = RESPONSE;
+		conn_interest(conn, EPOLLIN | EPOLLRDHUP);
+		conn_read(conn);
+	} else if (conn->far) {
 		conn_wait(conn, REQUEST_WAIT, FIFO_FAR);
-	else
+	} else {
 		conn_request(conn);
+	}
 }
 
 static void conn_connected(struct conn *conn)
@@ -422,8 +444,11 @@ static void conn_start(uint64_t due_ns)
 	if (!conn->ssl || !SSL_set_fd(conn->ssl, conn->fd) ||
 	    !SSL_set_tlsext_host_name(conn->ssl, opt.sni))
 		tool_die("SSL_new failed");
-	if (session && random_fraction() < opt.resume_fraction)
+	if (session && random_fraction() < opt.resume_fraction) {
 		SSL_set_session(conn->ssl, session);
+		conn->early = SSL_SESSION_get_max_early_data(session) > 0 &&
+			      random_fraction() < opt.early_fraction;
+	}
 	if (connect(conn->fd, (const struct sockaddr *)&target->sa, target->len) < 0 &&
 	    errno != EINPROGRESS) {
 		conn_fail(conn, "connect: %s", strerror(errno));
@@ -514,11 +539,13 @@ static void run(uint64_t begin_ns)
 static void print_result(uint64_t begin_ns)
 {
 	printf("{\"tool\": \"tlsload\", \"started\": %llu, \"ok\": %llu, \"failed\": %llu, "
-	       "\"stalls\": %llu, \"resumed\": %llu, \"seconds\": %.3f, \"held_back_s\": %.3f, "
+	       "\"stalls\": %llu, \"resumed\": %llu, \"early\": %llu, \"seconds\": %.3f, "
+	       "\"held_back_s\": %.3f, "
 	       "\"begin\": %.6f, \"max_late_ms\": %.3f, ",
 	       (unsigned long long)n_started, (unsigned long long)n_ok,
 	       (unsigned long long)failures.n, (unsigned long long)stalls.n,
-	       (unsigned long long)n_resumed, (double)(tool_now() - begin_ns) / 1e9,
+	       (unsigned long long)n_resumed, (unsigned long long)n_early,
+	       (double)(tool_now() - begin_ns) / 1e9,
 	       (double)held_back_ns / 1e9, (double)begin_ns / 1e9, (double)max_late_ns / 1e6);
 	tool_samples_print(&latencies, "latency_ms");
 	printf(", ");
@@ -574,6 +601,8 @@ static const char usage[] =
 	"request\n"
 	"  --slow-fraction F     of connections: 0.3 s before the ClientHello\n"
 	"  --resume-fraction F   of connections: resume the TLS session of an earlier one\n"
+	"  --early-fraction F    of resumed ones: the request is 0-RTT data, if the server takes "
+	"any\n"
 	"  --max-live N          connections at once; more are held back, and not made up for "
 	"(300)\n"
 	"  --sni NAME --alpn PROTOCOL (\"\": none) --path PATH\n"
@@ -591,6 +620,7 @@ enum option_id {
 	OPT_FAR,
 	OPT_SLOW,
 	OPT_RESUME,
+	OPT_EARLY,
 	OPT_MAX_LIVE,
 	OPT_SNI,
 	OPT_ALPN,
@@ -612,6 +642,7 @@ static void parse_options(int argc, char **argv)
 		{ "far-fraction", 1, NULL, OPT_FAR },
 		{ "slow-fraction", 1, NULL, OPT_SLOW },
 		{ "resume-fraction", 1, NULL, OPT_RESUME },
+		{ "early-fraction", 1, NULL, OPT_EARLY },
 		{ "max-live", 1, NULL, OPT_MAX_LIVE },
 		{ "sni", 1, NULL, OPT_SNI },
 		{ "alpn", 1, NULL, OPT_ALPN },
@@ -643,6 +674,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case OPT_RESUME:
 			opt.resume_fraction = tool_number(optarg, "--resume-fraction");
+			break;
+		case OPT_EARLY:
+			opt.early_fraction = tool_number(optarg, "--early-fraction");
 			break;
 		case OPT_MAX_LIVE:
 			opt.max_live = (uint64_t)tool_number(optarg, "--max-live");

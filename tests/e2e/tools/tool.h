@@ -27,7 +27,7 @@
 #define NS_PER_S  UINT64_C(1000000000)
 
 #define MAX_TARGETS 16
-#define MAX_EVENTS  256 /* failures, and stalls, that are described one by one */
+#define MAX_EVENTS  16384 /* failures, and stalls, that are described one by one */
 
 static inline uint64_t tool_now(void)
 {
