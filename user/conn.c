@@ -41,6 +41,8 @@ struct conn {
 	uint8_t state;
 	bool polled;	  /* in epoll */
 	bool client_done; /* it sent FIN */
+	bool in_haste;	  /* see conn_accept() */
+	bool waited_for;  /* it has a place among the unclassified */
 	uint16_t reason;  /* why it is relayed */
 	int fd;
 	struct timer timer;
@@ -114,6 +116,11 @@ static void set_state(struct conn_owner *owner, struct conn *conn, enum conn_sta
 {
 	if (in_relay(state) != in_relay(conn->state))
 		tally_relay(conn->tally, in_relay(state));
+	if (conn->waited_for) {
+		conn->waited_for = false;
+		owner->n_waited_for--;
+		shares_give(&owner->shares, &conn->job.remote.addr);
+	}
 	__atomic_fetch_sub(&owner->in_state[conn->state], 1, __ATOMIC_RELAXED);
 	conn->state = (uint8_t)state;
 	__atomic_fetch_add(&owner->in_state[state], 1, __ATOMIC_RELAXED);
@@ -346,6 +353,7 @@ static const struct relay_callbacks relay_callbacks = {
 
 int conn_owner_init(struct conn_owner *owner)
 {
+	shares_init(&owner->shares);
 	return relay_worker_init(&owner->relay, owner->epoll_fd, REF_RELAY, &relay_callbacks,
 				 owner);
 }
@@ -416,6 +424,34 @@ static void route_to_responder(struct conn_owner *owner, struct conn *conn, cons
 	conn->tally = conn->route.tally;
 }
 
+/*
+ * May it be waited for until more has come? Silence costs a client nothing and us a descriptor, so
+ * the places for it are limited, and nobody gets them all.
+ */
+static bool may_wait(struct conn_owner *owner, struct conn *conn)
+{
+	if (conn->client_done || owner->draining)
+		return false;
+	if (conn->waited_for)
+		return true;
+	if (conn->in_haste) {
+		count(owner, CONN_NO_DESCRIPTOR);
+		return false;
+	}
+	if (owner->n_waited_for >= CONN_MAX_UNCLASSIFIED) {
+		count(owner, CONN_OVER_LIMIT);
+		return false;
+	}
+	if (!shares_take(&owner->shares, &conn->job.remote.addr,
+			 CONN_MAX_UNCLASSIFIED_PER_SOURCE)) {
+		count(owner, CONN_OVER_SHARE);
+		return false;
+	}
+	conn->waited_for = true;
+	owner->n_waited_for++;
+	return true;
+}
+
 /* Looks at what has come so far, and decides if that is enough. */
 static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 {
@@ -430,10 +466,10 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	}
 	conn->route = conn->web_server;
 	if (n <= 0) {
-		if (n == 0 || conn->client_done || owner->draining)
-			dispatch(owner, conn, now);
-		else
+		if (n != 0 && may_wait(owner, conn))
 			poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
+		else
+			dispatch(owner, conn, now);
 		return;
 	}
 	switch (hello_parse(owner->peek, (size_t)n, &need, &hello)) {
@@ -444,7 +480,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	case HELLO_NOT:
 		break;
 	case HELLO_MORE:
-		if (conn->client_done || owner->draining)
+		if (!may_wait(owner, conn))
 			break;
 		/* No wake-up per segment. If it fails there are more of them. */
 		setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ (int)need }, sizeof(int));
@@ -455,7 +491,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 }
 
 void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
-		 uint64_t now)
+		 bool in_haste, uint64_t now)
 {
 	struct sockaddr_storage local;
 	socklen_t local_len = sizeof(local);
@@ -471,6 +507,7 @@ void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage
 	}
 	conn->ref = REF_CONN;
 	conn->fd = fd;
+	conn->in_haste = in_haste;
 	conn->next = owner->first;
 	conn->link = &owner->first;
 	if (conn->next)
@@ -590,4 +627,5 @@ void conn_close_all(struct conn_owner *owner)
 	while (owner->first)
 		conn_close(owner, owner->first);
 	conn_reap(owner);
+	shares_free(&owner->shares);
 }

@@ -13,6 +13,7 @@
 #include "hello.h"
 #include "relay.h"
 #include "routes.h"
+#include "shares.h"
 #include "steer.h"
 #include "timers.h"
 
@@ -22,6 +23,14 @@
 #define CONN_SERVER_WAIT_NS (UINT64_C(10) * 1000000000)
 /* A full accept queue, or missing segments: a client that comes directly tries for as long. */
 #define CONN_QUEUE_WAIT_NS (UINT64_C(120) * 1000000000)
+
+/*
+ * Connections of one worker that are waited for, their ClientHello being incomplete; and how many
+ * of them may be from one address (an IPv6 /64). One more is classified by what has come, and the
+ * web server has it if that is not enough.
+ */
+#define CONN_MAX_UNCLASSIFIED		 4096
+#define CONN_MAX_UNCLASSIFIED_PER_SOURCE 64
 
 /* clang-format off */
 #define CONN_COUNTERS(X)                                                                           \
@@ -33,6 +42,9 @@
 	X(CLIENT_IP_LOST, "client_ip_lost", "relayed without the address that was to be kept")     \
 	X(NO_CLIENT_IP, "no_client_ip", "reset: their address can't be kept, nor given up safely") \
 	X(TIMED_OUT, "timed_out", "given to the web server without a whole ClientHello in time")   \
+	X(OVER_LIMIT, "over_limit", "not waited for: so many are unclassified already")            \
+	X(OVER_SHARE, "over_share", "not waited for: so many of its source are unclassified")      \
+	X(NO_DESCRIPTOR, "no_descriptor", "not waited for: descriptors have run out")              \
 	X(PASSED_ON, "passed_on", "given to the web server unclassified, the window being closed") \
 	X(CLIENT_GONE, "client_gone", "closed: the client went away first")                        \
 	X(WAITED, "waited", "waited for a target that was not ready at once")                      \
@@ -84,7 +96,9 @@ struct conn_owner {
 	int epoll_fd;
 	bool draining; /* the last window is closed: nothing is classified any more */
 	struct timers timers;
-	struct conn *first; /* all that are not closed */
+	unsigned n_waited_for; /* unclassified connections that have a place */
+	struct shares shares;  /* of the places */
+	struct conn *first;    /* all that are not closed */
 	struct conn *closed;
 	uint64_t counters[CONN_COUNTER_COUNT]; /* read by others: __atomic */
 	uint64_t reasons[RELAY_REASONS];       /* why connections were relayed; likewise */
@@ -95,9 +109,12 @@ struct conn_owner {
 /* Makes the relay ready; epoll_fd is set. 0 or -errno. */
 int conn_owner_init(struct conn_owner *owner);
 
-/* A connection has been accepted: takes @fd. */
+/*
+ * A connection has been accepted: takes @fd. @in_haste: with the last descriptor, so it is
+ * classified by what has come and given away at once.
+ */
 void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
-		 uint64_t now);
+		 bool in_haste, uint64_t now);
 
 /* epoll has @events (EPOLLIN ...) for it. */
 void conn_event(struct conn_owner *owner, struct conn *conn, uint32_t events, uint64_t now);

@@ -38,6 +38,7 @@ struct loop {
 	int listener_fd;
 	int wake_fd;
 	int notify_fd;
+	int spare_fd; /* given up for a connection when there is no other descriptor; -1: in use */
 	pthread_t thread;
 	bool started;
 	bool accept_paused;
@@ -102,6 +103,11 @@ static void notify(const struct loop *loop)
 	eventfd_write(loop->notify_fd, 1);
 }
 
+static int spare_fd(void)
+{
+	return eventfd(0, EFD_CLOEXEC);
+}
+
 /* No descriptors, no memory: accept() would fail again and again while the queue stays readable. */
 static void accept_pause(struct loop *loop, int err, uint64_t now)
 {
@@ -115,8 +121,38 @@ static void accept_pause(struct loop *loop, int err, uint64_t now)
 
 static void accept_resume(struct loop *loop)
 {
+	if (loop->spare_fd < 0)
+		loop->spare_fd = spare_fd();
 	if (watch(loop, loop->listener_fd, &loop->ref_listener) == 0)
 		loop->accept_paused = false;
+}
+
+static int accept_one(const struct loop *loop, struct sockaddr_storage *ret_peer)
+{
+	socklen_t len = sizeof(*ret_peer);
+
+	return accept4(loop->listener_fd, (struct sockaddr *)ret_peer, &len,
+		       SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+/*
+ * Descriptors have run out (@err says how). With the one in reserve a connection can still be taken
+ * and handed off, which frees it again: waiting in the accept queue is for when even that fails.
+ * The connection's descriptor, or -errno.
+ */
+static int accept_in_haste(struct loop *loop, int err, struct sockaddr_storage *ret_peer)
+{
+	int fd;
+
+	if (loop->spare_fd < 0)
+		return err;
+	close(TAKE_FD(loop->spare_fd));
+	fd = accept_one(loop, ret_peer);
+	if (fd < 0) {
+		fd = -errno;
+		loop->spare_fd = spare_fd();
+	}
+	return fd;
 }
 
 /* Takes what is in the accept queue, at most @limit. True when the queue is empty. */
@@ -124,12 +160,10 @@ static bool accept_some(struct loop *loop, unsigned limit, uint64_t now)
 {
 	for (unsigned i = 0; i < limit; i++) {
 		struct sockaddr_storage peer;
-		socklen_t len = sizeof(peer);
-		int fd = accept4(loop->listener_fd, (struct sockaddr *)&peer, &len,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept_one(loop, &peer);
 
 		if (fd >= 0) {
-			conn_accept(&loop->owner, fd, &peer, now);
+			conn_accept(&loop->owner, fd, &peer, false, now);
 			continue;
 		}
 		switch (errno) {
@@ -137,6 +171,16 @@ static bool accept_some(struct loop *loop, unsigned limit, uint64_t now)
 			return true;
 		case EMFILE:
 		case ENFILE:
+			fd = accept_in_haste(loop, -errno, &peer);
+			if (fd == -EAGAIN)
+				return true;
+			if (fd < 0) {
+				accept_pause(loop, fd, now);
+				return false;
+			}
+			conn_accept(&loop->owner, fd, &peer, true, now);
+			loop->spare_fd = spare_fd();
+			break;
 		case ENOBUFS:
 		case ENOMEM:
 			accept_pause(loop, -errno, now);
@@ -319,12 +363,13 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 	loop->owner.sniffer = config->index;
 	loop->relay_reap_ns = UINT64_MAX;
 	loop->retired = true;
-	loop->wake_fd = loop->owner.epoll_fd = loop->listener_fd = -1;
+	loop->wake_fd = loop->owner.epoll_fd = loop->listener_fd = loop->spare_fd = -1;
 	snprintf(error, error_size, "a worker could not be started (memory, descriptors)");
 	err = -ENOMEM;
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	loop->spare_fd = spare_fd();
 	loop->owner.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (loop->wake_fd < 0 || loop->owner.epoll_fd < 0 ||
+	if (loop->wake_fd < 0 || loop->spare_fd < 0 || loop->owner.epoll_fd < 0 ||
 	    watch(loop, loop->wake_fd, &loop->ref_wake) < 0)
 		goto fail;
 	err = conn_owner_init(&loop->owner);
@@ -389,6 +434,8 @@ void loop_free(struct loop *loop)
 		close(loop->listener_fd);
 	if (loop->wake_fd >= 0)
 		close(loop->wake_fd);
+	if (loop->spare_fd >= 0)
+		close(loop->spare_fd);
 	if (loop->owner.epoll_fd >= 0)
 		close(loop->owner.epoll_fd);
 	free(loop);

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Clients that want to be in the way, and ordinary ones that must not notice."""
+
+import pathlib
+import resource
+
+import pytest
+
+from lab import less, longer, wait_until
+from load import assert_all_ok, more_connections, start_tlsload
+from servers import SMALL, get, openssl_responder, tls_client
+
+pytestmark = pytest.mark.needs_steer
+
+TOOLS = pathlib.Path(__file__).resolve().parent / "tools"
+SLOWLORIS = 10000
+ATTACKER = "198.51.100.100"  # of nobody else's
+WORKERS = 4                  # at most, without --workers
+PLACES = 64                  # CONN_MAX_UNCLASSIFIED_PER_SOURCE
+FLOOD_RATE = 5000            # SYNs per second
+NOISE_MS = 5                 # of a p99 below, a factor says nothing on a machine of two processors
+
+
+@pytest.fixture(scope="module")
+def attacker(lab):
+    lab.ca.run("ip", "address", "add", f"{ATTACKER}/24", "dev", lab.ca.device)
+    return ATTACKER
+
+
+def measure(lab, nginx):
+    """Ordinary clients; all are served. Their p99 in ms."""
+    connections = less(1000)
+    load = start_tlsload(lab, nginx, rate=250)
+    more_connections(load, connections, timeout=30)
+    result = load.stop_and_result()
+    assert_all_ok(result, connections)
+    print("latency of ordinary clients:", result["latency_ms"])
+    return result["latency_ms"]["p99"]
+
+
+def slowloris(lab, source, connections):
+    """Returns when all of them are there."""
+    process = lab.ca.start("silent", [TOOLS / "silent.py", connections, 4000, source, lab.edge.v4, 443])
+    wait_until(lambda: process.stdout() or not process.running(), 40, "the silent clients are connected")
+    assert process.stdout().split() == ["connected", str(connections)], process.stderr()
+    return process
+
+
+def test_slowloris(lab, nginx, steer, attacker):
+    """10,000 silent clients from one address: 64 of them are waited for, nobody else waits."""
+    steer.open("--sniff-timeout", "60s", "--domain", "www.example.test")
+    before = measure(lab, nginx)
+    silent = slowloris(lab, attacker, less(SLOWLORIS))
+    status = steer.status()
+    during = measure(lab, nginx)
+    counters = status["counters"]
+    places = WORKERS * PLACES
+    assert 1 <= status["connections"]["sniffing"] <= places, status["connections"]
+    passed = counters["over_share"] + counters["passed_overload"]
+    assert passed >= less(SLOWLORIS) - places, counters
+    assert counters["over_share"] >= 1000, counters
+    assert counters["lost"] == counters["over_limit"] == counters["accept_paused"] == 0, counters
+    # A validator is not in their way either.
+    responder = openssl_responder(lab.edge, 31443, ["www.example.test"], lab.dir)
+    for address in (lab.edge.v4, lab.edge.v6):
+        assert tls_client(lab.ca, address, "www.example.test", "acme-tls/1")["subject"] == "CN = responder-31443"
+    responder.kill()
+    silent.kill()
+    steer.close()
+    assert during < 2 * max(before, NOISE_MS), f"p99 {before} ms, then {during} ms"
+
+
+def test_few_descriptors(lab, nginx, steer, attacker):
+    """None is left: each connection is taken with the one in reserve, and handed off at once."""
+    steer.open("--sniff-timeout", "60s")
+    assert get(lab) == SMALL
+    pid = steer.pid()
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 16, limit[1]))
+    silent = slowloris(lab, attacker, 200)
+    result = start_tlsload(lab, nginx, "--seconds", longer(2), rate=200).finish()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    assert_all_ok(result, less(300))
+    counters = steer.ask()["counters"]
+    assert counters["no_descriptor"] >= 100, counters
+    assert counters["lost"] == 0, counters
+    silent.kill()
+    steer.close()
+
+
+def test_syn_flood(lab, nginx, steer):
+    """Handshakes that nobody ends: the sniffers answer by SYN cookies, as the web server would."""
+    steer.open()
+    before = measure(lab, nginx)
+    flood = lab.ca.start("synflood", [TOOLS / "synflood.py", FLOOD_RATE, 60, "198.51.100", 128, 250, lab.edge.v4,
+                                      443])
+    wait_until(lambda: steer.counter("steered") > 3 * FLOOD_RATE or not flood.running(), 20,
+               "the flood has filled the queues")
+    during = measure(lab, nginx)
+    assert flood.running(), flood.stderr()
+    flood.kill()
+    counters = steer.ask()["counters"]
+    assert counters["lost"] == 0, counters
+    steer.close()
+    assert during < 2 * max(before, NOISE_MS), f"p99 {before} ms, then {during} ms"
