@@ -232,9 +232,7 @@ class Faults:
         pid = self.pid()
         if not pid:
             return
-        status = self.ask()
-        connections = status["connections"] if status else {}
-        peers = self.held(pid) if connections.get("relayed") else set()
+        peers = self.held(pid)  # those that are relayed have been for a while
         begin = time.monotonic()
         self.forget_windows(begin)
         kill_pid(pid, signal.SIGKILL)
@@ -283,8 +281,10 @@ class Faults:
                                                "--ttl", "2s"])
         self.totals["windows"] += 1
         self.pass_time(self.random.randrange(1, 60))
+        peers = set()
         for pid in self.steer.residents():
             if pid != opening.pid:
+                peers |= self.held(pid)
                 kill_pid(pid, signal.SIGKILL)
         opening.wait(20)  # it starts another one, or says why not
         if opening.popen.returncode and len(opening.stderr().strip().splitlines()) != 1:
@@ -292,6 +292,7 @@ class Faults:
         end = time.monotonic()
         self.oracle.disturbed(begin, end)
         self.oracle.permit("being classified when the process was killed", begin, end, unanswered=True)
+        self.oracle.permit("relayed when the process was killed", begin, end, peers=peers)
 
     # ---- around it ----
 

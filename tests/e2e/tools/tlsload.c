@@ -332,8 +332,8 @@ static bool conn_write_early(struct conn *conn)
 {
 	size_t written;
 
-	if (!conn_tls_progress(conn, SSL_write_early_data(conn->ssl, request, strlen(request),
-							  &written)))
+	if (!conn_tls_progress(conn,
+			       SSL_write_early_data(conn->ssl, request, strlen(request), &written)))
 		return false;
 	conn->early_written = true;
 	return true;
@@ -545,8 +545,8 @@ static void print_result(uint64_t begin_ns)
 	       (unsigned long long)n_started, (unsigned long long)n_ok,
 	       (unsigned long long)failures.n, (unsigned long long)stalls.n,
 	       (unsigned long long)n_resumed, (unsigned long long)n_early,
-	       (double)(tool_now() - begin_ns) / 1e9,
-	       (double)held_back_ns / 1e9, (double)begin_ns / 1e9, (double)max_late_ns / 1e6);
+	       (double)(tool_now() - begin_ns) / 1e9, (double)held_back_ns / 1e9,
+	       (double)begin_ns / 1e9, (double)max_late_ns / 1e6);
 	tool_samples_print(&latencies, "latency_ms");
 	printf(", ");
 	tool_reasons_print(&failures, "reasons");
