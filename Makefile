@@ -3,11 +3,14 @@
 # make demo     the main job in two network namespaces (root)
 # make check    the tests (root): check-unit, check-bpf, check-e2e, check-chaos
 # make check-matrix   every ACME client, every web server
+# make check-bench    the bench's own honesty: does it fail when it must?
 # make check-relay    the end-to-end table again, everything relayed
 # make check-kernels  the part that depends on the kernel on Debian's, in an emulator
 # make check-package  the Debian package: built, installed, run, purged
 # make chaos SECONDS=600 SEED=1  all kinds of faults under load, tests/chaos
 # make fuzz S=60  fuzzers, seconds each
+# make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
+# make microbench     instructions and time of the inner functions
 # make install    DESTDIR=, PREFIX=/usr/local
 # make deb        a Debian package in build/deb
 
@@ -40,7 +43,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-chaos check-relay check-kernels \
-	check-package chaos fuzz install deb clean
+	check-package check-bench chaos bench microbench fuzz install deb clean
 
 all: $(B)/acme-steer
 
@@ -83,7 +86,7 @@ $(B)/bpftest/%: tests/bpf/%.c $$(call uses,tests/bpf/$$*.c) $(SKELS) | $(B)/bpft
 	$(call say,CC)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -o $@ $< $(call uses,$<) -lcmocka $(LIBS)
 
-$(B)/user $(B)/bpf $(B)/tools $(B)/unit $(B)/bpftest $(B)/fuzz:
+$(B)/user $(B)/bpf $(B)/tools $(B)/unit $(B)/bpftest $(B)/fuzz $(B)/bench:
 	$(Q)mkdir -p $@
 
 demo: all tools
@@ -122,6 +125,24 @@ check-relay: all tools
 
 check-kernels: all tools
 	tests/kernels/run
+
+# Load, honesty and pictures: tools/bench. BENCH is for its other options.
+bench: all $(B)/bench/load
+	$(PYTHON) tools/bench/bench.py $(if $(QUICK),--quick) $(BENCH)
+
+check-bench: all $(B)/bench/load $(B)/bench/micro
+	$(PYTHON) -m pytest -q tools/bench $(PYTEST)
+
+microbench: $(B)/bench/micro
+	$(PYTHON) tools/bench/microbench.py
+
+$(B)/bench/load: tools/bench/load.c $(wildcard tests/e2e/tools/*.h) | $(B)/bench
+	$(call say,CC)
+	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -Itests/e2e/tools -o $@ $< $(TOOLLIBS)
+
+$(B)/bench/micro: tools/bench/micro.c $(call uses,tools/bench/micro.c) | $(B)/bench
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^
 
 S ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The ways to a web server on 443, side by side: `make bench`, or with QUICK=1 in about three minutes.
+
+One run has rounds, and each round gives each variant a turn, another one first each time, so that what the
+machine does meanwhile hits all. Results are medians over rounds, and ratios of those to direct's. They go to
+DIR/results.md, .json and .svg.
+
+It fails, and writes nothing, when a variant returns a wrong byte, misses its way, or the client was the
+bottleneck. BENCH_OTHER adds programs: "NAME=COMMAND", several with a semicolon between, where {listen} stands
+for the ADDRESS:PORT to listen on, {redirect} for the same behind an nftables REDIRECT, {web} for the web
+server's address and {responder} for a responder's.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import signal
+import statistics
+import sys
+
+import variants as v
+import measure
+import report
+from lab import Lab, remove_stale
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about three minutes")
+    parser.add_argument("--rounds", type=int, help="(7; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="of one load (2; quick: 0.5)")
+    parser.add_argument("--variants", help="names with commas between; direct is always there")
+    parser.add_argument("--metrics", help="names with commas between: "
+                        + ", ".join([m.name for m in measure.METRICS] + list(SINGLE)))
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/bench"),
+                        help="the folder for the results")
+    options = parser.parse_args(argv)
+    options.rounds = options.rounds or (2 if options.quick else 7)
+    options.seconds = options.seconds or (0.5 if options.quick else 2)
+    known = [m.name for m in measure.METRICS] + list(SINGLE)
+    options.metrics = options.metrics.split(",") if options.metrics else known
+    unknown = set(options.metrics) - set(known)
+    if unknown or options.rounds < 1 or options.seconds <= 0:
+        parser.error(f"no such metric: {', '.join(unknown)}" if unknown else "rounds and seconds are positive")
+    return options
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def rounds(lab, web, chosen, options):
+    """metric -> variant -> results, one of each round."""
+    metrics = [m for m in measure.METRICS if m.name in options.metrics]
+    results = {m.name: {variant.name: [] for variant in chosen} for m in metrics}
+    for number in range(options.rounds if metrics else 0):
+        say(f"round {number + 1} of {options.rounds}")
+        at = number % len(chosen)
+        for variant in chosen[at:] + chosen[:at]:
+            with variant.turn():
+                for metric in metrics:
+                    results[metric.name][variant.name].append(
+                        measure.run_load(lab, web, variant, metric, options.seconds))
+    return results
+
+
+def percentile_ms(samples, q):
+    return samples[int((len(samples) - 1) * q)] / 1e6
+
+
+def summarize(results, chosen):
+    """metric -> variant -> number, the median over rounds; latencies are of all rounds' connections."""
+    out = {}
+
+    def put(metric, variant, value):
+        out.setdefault(metric, {})[variant] = value
+
+    for name, by_variant in results.items():
+        for variant in (c.name for c in chosen):
+            runs = by_variant[variant]
+            if name in ("connect", "resume", "requests"):
+                put(f"{name}_per_s", variant, statistics.median(r["done"] / r["seconds"] for r in runs))
+                put(f"{name}_cpu_us", variant,
+                    statistics.median(measure.busy_s(r) / r["done"] * 1e6 for r in runs))
+            elif name == "rate":
+                samples = sorted(s for r in runs for s in r["samples_ns"])
+                for key, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
+                    put(f"latency_{key}_ms", variant, percentile_ms(samples, q))
+            else:
+                gib = [r["bytes"] / 2**30 for r in runs]
+                put(f"{name}_gib_per_s", variant,
+                    statistics.median(g / r["seconds"] for g, r in zip(gib, runs)))
+                put(f"{name}_cpu_s_per_gib", variant,
+                    statistics.median(measure.busy_s(r) / g for g, r in zip(gib, runs)))
+    return out
+
+
+def memory(lab, web, chosen, options):
+    many = min(10000, (v.file_limit() - 1000) // 2)
+    out = {}
+    for variant in chosen:
+        with variant.turn():
+            rows = measure.memory(lab, web, variant, [1000, many])
+        first, last = rows[0], rows[-1]
+        out[variant.name] = {
+            "kib": {n: kib for n, kib, _kernel in rows},
+            "kib_per_connection": (last[1] - first[1]) / last[0],
+            "kernel_kib_per_connection": (last[2] - first[2]) / last[0],
+        }
+    return out
+
+
+def handoff_of(chosen):
+    return next((c for c in chosen if isinstance(c, v.HandOff)), None)
+
+
+def window(lab, web, chosen, options):
+    handoff = handoff_of(chosen)
+    cycles = 20 if options.quick else 100
+    return handoff and {rate: {act: {"p50": statistics.median(ms), "max": max(ms)} for act, ms in
+                               measure.window_latency(lab, web, handoff, cycles, rate).items()}
+                        for rate in (0, measure.RATE)}
+
+
+def lookup(lab, web, chosen, options):
+    handoff = handoff_of(chosen)
+    return handoff and measure.lookup_ns(lab, web, handoff, options.seconds)
+
+
+def handoff(lab, web, chosen, options):
+    one = handoff_of(chosen)
+    return one and measure.per_handoff(lab, web, one, options.seconds)
+
+
+# Measured once in a run, and not in rounds.
+SINGLE = {"memory": memory, "window": window, "lookup": lookup, "handoff": handoff}
+
+
+def machine():
+    model = "unknown"
+    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(": ")[2]
+            break
+    return {"kernel": platform.release(), "cpus": os.cpu_count(), "cpu": model}
+
+
+def run(options):
+    lab = Lab(v6=False)
+    web = None
+    try:
+        web = v.WebServer(lab)
+        # A proxy's connections to the web server come from one address.
+        lab.edge.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=10000 65535")
+        _steer, every = v.all_variants(lab)
+        names = options.variants.split(",") if options.variants else [c.name for c in every]
+        unknown = set(names) - {c.name for c in every}
+        if unknown:
+            raise v.BenchError(f"no such variant: {', '.join(unknown)}")
+        chosen = [c for c in every if c.name in names or c is every[0]]
+        results = rounds(lab, web, chosen, options)
+        document = {
+            "machine": machine(),
+            "rounds": options.rounds, "seconds": options.seconds, "rate": measure.RATE,
+            "labels": {c.name: c.label for c in chosen},
+            "medians": summarize(results, chosen),
+        }
+        document["ratios"] = {metric: {name: value / values[every[0].name] for name, value in values.items()}
+                              for metric, values in document["medians"].items()}
+        for name, function in SINGLE.items():
+            if name in options.metrics:
+                say(name)
+                document[name] = function(lab, web, chosen, options)
+        return document
+    finally:
+        if web:
+            web.close()
+        lab.close()
+
+
+def main(argv=None):
+    options = parse(argv)
+    if os.geteuid():
+        sys.exit("bench: it makes network namespaces: run it as root")
+
+    def interrupted(signum, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupted)
+    remove_stale()
+    try:
+        document = run(options)
+    except (v.BenchError, AssertionError) as error:
+        say(f"bench: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    text = report.markdown(document)
+    (options.output / "results.md").write_text(text, encoding="utf-8")
+    with contextlib.suppress(KeyError):  # only some metrics: no plot
+        (options.output / "results.svg").write_text(report.svg(document), encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
