@@ -419,6 +419,7 @@ static void conn_write(struct conn *conn)
 static void conn_request(struct conn *conn)
 {
 	conn->state = REQUEST;
+	conn->activity_ns = tool_now(); /* it may have been held for long */
 	conn->sent = 0;
 	conn->head_len = conn->body_len = 0;
 	conn->body_expected = 0;
