@@ -74,8 +74,6 @@ def judge(what, needs, result, rate=RATE):
     if result["failed"]:
         raise BenchError(f"{what}: {result['failed']} of {result['started']} connections failed: "
                          f"{result['reasons']}")
-    if not result["done"] and not result["bytes"]:
-        raise BenchError(f"{what}: nothing was measured")
     if needs == "saturation" and idle_fraction(result) > IDLE_MAX:
         raise BenchError(f"{what}: the client was the bottleneck: {idle_fraction(result):.0%} of the "
                          "machine was idle")
@@ -90,6 +88,8 @@ def judge(what, needs, result, rate=RATE):
         if result["late_ms"]["p50"] > LATE_MAX_MS:
             raise BenchError(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
                              "with half of the connections")
+    if not result["done"] and not result["bytes"]:
+        raise BenchError(f"{what}: nothing was measured")
 
 
 def start_load(lab, variant, *options):
