@@ -161,10 +161,12 @@ def memory(lab, web, variant, steps):
         rows.append((goal, pss_kib(variant.pids()), kernel_kib()))
     for process in holders:
         process.send_signal(signal.SIGTERM)
+    started = 0
     for process in holders:
         result = finish_load(process)
         judge(f"{variant.name}, memory", None, {**result, "done": result["started"]})
-        variant.check_route(result["started"])
+        started += result["started"]
+    variant.check_route(started)
     return rows
 
 
