@@ -35,8 +35,8 @@ static const char *const forwarders[] = {
 
 static const char *const kind_texts[] = {
 	[FIREWALL_LED_AWAY] = "leads connections to the port away",
-	[FIREWALL_LED_HERE] = "leads connections to the port from elsewhere, and such can't be "
-			      "handed off",
+	[FIREWALL_LED_HERE] = "leads connections to the port from elsewhere, and such are "
+			      "relayed",
 	[FIREWALL_TPROXY] = "gives connections to another socket before steering can",
 	[FIREWALL_SYNPROXY] = "answers handshakes itself, so sequence numbers differ from the "
 			      "socket's",
@@ -49,7 +49,7 @@ _Static_assert(ARRAY_SIZE(kind_texts) == FIREWALL_KINDS, "a text for each kind")
 
 static const char *const kind_remedies[] = {
 	[FIREWALL_LED_AWAY] = "",
-	[FIREWALL_LED_HERE] = "use --plane=relay",
+	[FIREWALL_LED_HERE] = "nothing has to be done; without the rule they would be handed off",
 	[FIREWALL_TPROXY] = "exempt the port from it while a window is open",
 	[FIREWALL_SYNPROXY] = "use --plane=relay",
 	[FIREWALL_LIMIT] = "accept packets of established connections before it (ct state "
@@ -64,7 +64,6 @@ _Static_assert(ARRAY_SIZE(kind_remedies) == FIREWALL_KINDS, "a remedy for each k
 
 /* While a window is open, visitors would hang, or the CA would not be steered. */
 static const bool hangs[FIREWALL_KINDS] = {
-	[FIREWALL_LED_HERE] = true,
 	[FIREWALL_TPROXY] = true,
 	[FIREWALL_SYNPROXY] = true,
 };
@@ -258,9 +257,7 @@ static void set_published(struct doctor *doctor, struct check *check,
 		snprintf(remedy, sizeof(remedy),
 			 "steer where connections arrive: in the container's network namespace "
 			 "(--netns=PID, from `docker inspect -f {{.State.Pid}} CONTAINER`), or, "
-			 "for a "
-			 "redirect to another port of this host, that port (--port=PORT "
-			 "--plane=relay)");
+			 "for a redirect to another port of this host, that port (--port=PORT)");
 	if (forwarder)
 		check_set(check, CHECK_FAIL, remedy,
 			  "%s (pid %d) publishes the port for a container%s%s",

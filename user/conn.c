@@ -26,6 +26,7 @@
 
 #include "conn.h"
 #include "log.h"
+#include "translated.h"
 #include "util.h"
 
 #define RELAY_CONNECT_MS 3000
@@ -83,6 +84,7 @@ const char *const conn_reason_names[] = {
 	[REASON_ASKED] = "forced",
 	[REASON_NO_HANDOFF] = "no_handoff",
 	[REASON_ELSEWHERE] = "elsewhere",
+	[REASON_TRANSLATED] = "translated",
 };
 _Static_assert(ARRAY_SIZE(conn_reason_names) == RELAY_REASONS, "a name for each reason");
 
@@ -95,6 +97,8 @@ const char *conn_reason_text(unsigned reason)
 		return "this kernel can't hand off";
 	case REASON_ELSEWHERE:
 		return "the target is on another host or in another network namespace";
+	case REASON_TRANSLATED:
+		return "a DNAT or redirect rule of this host leads them to the port";
 	default:
 		return seize_texts[reason];
 	}
@@ -410,6 +414,8 @@ static void dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now)
 		return relay(owner, conn, REASON_NO_HANDOFF, now);
 	if (conn->route.elsewhere)
 		return relay(owner, conn, REASON_ELSEWHERE, now);
+	if (translated(conn->fd, &conn->job.local))
+		return relay(owner, conn, REASON_TRANSLATED, now);
 	conn->job.target = conn->route.target;
 	answer = handoff_begin(owner->handoff, &conn->job, conn->fd);
 	handoff_answered(owner, conn, answer, now);

@@ -16,7 +16,7 @@ import subprocess
 import pytest
 
 from lab import TOOLS, longer, wait_until
-from servers import SMALL, get_on, openssl_responder
+from servers import openssl_responder
 from steer import BINARY, Kernel, Steer
 from test_way_out import assert_nothing_left
 
@@ -333,21 +333,7 @@ def test_redirect(lab, nginx, doctor):
                    "--port=PORT")
         doctor("--port", 47444).says("published", FAIL, "leads connections to port 47444 away")
         doctor("--port", 47445).says("published", OK, "no port forwarding")
-        doctor("--port", 8443).says("firewall", FAIL, "redirect to :8443.*can't be handed off",
-                                    "--plane=relay")
-
-
-def test_the_remedy_for_nat_helps(lab, nginx, steer, doctor):
-    """Connections whose packets say something else than their sockets are for the relay."""
-    relayed = Steer(lab.edge, "relay")
-    with nft(lab, "pre", "tcp dport 8443 redirect to :443", "prerouting", "dstnat", "nat"):
-        doctor().says("firewall", FAIL, "can't be handed off", "--plane=relay")
-        relayed.ok("open", "--plane=relay")
-        for target in (lab.edge.v4, lab.edge.v6):
-            assert get_on(lab.ca.connect(target, 8443)) == SMALL
-        assert relayed.counter("relayed_web") == 2
-        relayed.close()
-    relayed.reset()
+        doctor("--port", 8443).says("firewall", WARN, "redirect to :8443.*are relayed", "nothing has to be done")
 
 
 def test_dnat(lab, nginx, doctor):

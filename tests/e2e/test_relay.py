@@ -117,6 +117,34 @@ def test_remote_responder(lab, auto, best):
     responder.kill()
 
 
+@pytest.fixture
+def redirect(lab):
+    """Clients come to another port, and a rule of the host leads them to 443."""
+    lab.edge.run("nft", "-f", "-", input="""
+table inet led {
+    chain prerouting {
+        type nat hook prerouting priority dstnat; policy accept;
+        tcp dport 8443 redirect to :443
+    }
+}
+""")
+    yield 8443
+    lab.edge.run("nft", "delete", "table", "inet", "led")
+
+
+@pytest.mark.parametrize("client_ip", ["transparent", "none"])
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_redirected(lab, auto, best, redirect, family, client_ip):
+    """What is on the wire does not say what the sockets say: such can't be handed off. Others can."""
+    with Echo(lab.edge) as server:
+        auto.ok("open", "--client-ip", client_ip)
+        clients = two_clients(lab, family, port=redirect)
+        addresses = {sock.getsockname()[0] for sock in clients}
+        assert_relayed_because(auto, lab, best, "translated", "DNAT or redirect", clients)
+        ours = {lab.edge.v4 if family == "v4" else lab.edge.v6}
+        assert set(server.accepted) == (addresses if client_ip == "transparent" else ours)
+
+
 @pytest.mark.parametrize("family, mss", [("v4", 500), ("v6", 1200)])
 def test_tiny_mss(lab, auto, best, family, mss):
     def client():
