@@ -106,7 +106,7 @@ static __always_inline void attrs_fill(struct bpf_tcp_req_attrs *attrs, const st
 	({                                                                                        \
 		struct tcp_sock *_tp =                                                            \
 			(listener)->state == STATE_LISTEN ? bpf_skc_to_tcp_sock(listener) : NULL; \
-		int _err = -2 /* ENOENT */;                                                       \
+		int _err = ADOPT_NO_LISTENER;                                                     \
 		if (_tp)                                                                          \
 			_err = bpf_sk_assign_tcp_reqsk(skb, (struct sock *)_tp, &attrs,           \
 						       sizeof(attrs));                            \
@@ -114,11 +114,33 @@ static __always_inline void attrs_fill(struct bpf_tcp_req_attrs *attrs, const st
 		_err;                                                                             \
 	})
 
+/*
+ * Will NAT leave the request that the packet has just been given in place? See user/primer.h. What
+ * is asked here is what inet_sk_transparent() and nf_nat_inet_port_was_mangled() ask.
+ */
+static __always_inline bool request_survives(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+	struct inet_request_sock *request = (void *)BPF_CORE_READ(kernel_skb, sk);
+	struct net *net = BPF_CORE_READ(request, req.__req_common.skc_net.net);
+	struct nf_hook_entries *hooks = NULL;
+
+	if (!bpf_core_field_exists(request->no_srccheck) ||
+	    !bpf_core_field_exists(net->nf.hooks_ipv4))
+		return true;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		hooks = BPF_CORE_READ(net, nf.hooks_ipv4[NETFILTER_LOCAL_IN]);
+	else
+		hooks = BPF_CORE_READ(net, nf.hooks_ipv6[NETFILTER_LOCAL_IN]);
+	return !hooks || BPF_CORE_READ_BITFIELD_PROBED(request, no_srccheck) ||
+	       BPF_CORE_READ(request, req.__req_common.skc_dport) == packet->tcp.source;
+}
+
 static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, struct guard *guard)
 {
 	struct bpf_tcp_req_attrs attrs = {};
 	struct bpf_sock *sk;
-	int err = -2; /* ENOENT */
+	int err = ADOPT_NO_LISTENER;
 
 	/* Injected twice: perhaps the first made the socket, and this is a repeated segment to it.
 	 */
@@ -145,7 +167,10 @@ static __always_inline int adopt(struct __sk_buff *skb, struct packet *packet, s
 		if (sk)
 			err = ADOPT_ON(sk);
 	}
+	if (!err && !guard->unprimed && !request_survives(skb, packet))
+		err = ADOPT_UNPRIMED; /* and it goes with the packet */
 	guard->adopt_error = err;
+	guard->adopt_cpu = bpf_get_smp_processor_id();
 	__sync_fetch_and_add(&guard->seen, 1);
 	count(err ? COUNTER_ADOPT_ERROR : COUNTER_ADOPTED);
 	return err ? TCX_DROP : TCX_NEXT;

@@ -265,10 +265,13 @@ int handoff_commit(struct __sk_buff *skb)
 	}
 	block->seen = guard->seen;
 	block->adopt_error = guard->adopt_error;
+	block->adopt_cpu = guard->adopt_cpu;
 	if (block->flags & COMMIT_STOP_PARKING)
 		guard->parking = PARKING_DROP;
 	if (block->flags & COMMIT_TO_SNIFFER)
 		guard->to_sniffer = 1;
+	if (block->flags & COMMIT_UNPRIMED)
+		guard->unprimed = 1;
 	block->result = child_check(skb, block, guard);
 	if (block->result == COMMIT_DONE && guard->n_held > block->n_held &&
 	    !(block->flags & COMMIT_RELEASE)) {

@@ -20,6 +20,7 @@
 #define TCX_NEXT	 (-1) /* enum tcx_action_base, Linux 6.6 */
 #define TCX_DROP	 2
 #define SOCK_STREAM	 1
+#define NETFILTER_LOCAL_IN 1 /* enum nf_inet_hooks */
 #define CHECKSUM_UNNECESSARY 1
 #define CHECKSUM_PARTIAL 3
 #define ECN_MODE	 0x01 /* tcp_sock.ecn_flags: RFC 3168 was agreed on */

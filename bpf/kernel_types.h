@@ -30,9 +30,17 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct nf_hook_entries;
+
+struct netns_nf {
+	struct nf_hook_entries *hooks_ipv4[5]; /* NF_INET_NUMHOOKS */
+	struct nf_hook_entries *hooks_ipv6[5];
+};
+
 struct net {
 	struct ns_common ns;
 	struct netns_ipv4 ipv4;
+	struct netns_nf nf;
 };
 
 typedef struct {
@@ -44,6 +52,7 @@ struct sk_buff {
 	__u16 network_header;
 	unsigned char *head;
 	unsigned char *data;
+	struct sock *sk;
 };
 
 struct net_device {
@@ -55,6 +64,7 @@ struct dst_entry {
 };
 
 struct sock_common {
+	__be16 skc_dport;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
@@ -72,6 +82,15 @@ struct sock {
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+};
+
+struct inet_request_sock {
+	struct request_sock req;
+	__u16 no_srccheck : 1;
 };
 
 struct request_sock_queue {

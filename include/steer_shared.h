@@ -100,10 +100,15 @@ struct guard {
 	__u8 options;	   /* OPTION_* */
 	__u8 parking;	   /* enum parking */
 	__u32 seen;	   /* first segments that the tcx program has looked at */
-	__s32 adopt_error; /* of the last one: 0 or the kfunc's -errno, -ENOENT: no listener */
+	__s32 adopt_error; /* of the last one: 0, the kfunc's -errno, or ADOPT_* */
+	__u32 adopt_cpu;   /* where that was */
+	__u32 unprimed;	   /* adopt also with a request that NAT may not leave in place */
 	__u32 to_sniffer;  /* adopt back: the target's listener is gone */
 	__u32 sniffer;	   /* index into the sniffers, for that */
 };
+
+#define ADOPT_NO_LISTENER (-2)	/* ENOENT */
+#define ADOPT_UNPRIMED	  (-11) /* EAGAIN: NAT would take the new request away, see primer.h */
 
 /* Packets, or pieces, of one connection that are held: more than a first receive window. */
 #define HELD_PER_GUARD 128
@@ -189,6 +194,7 @@ enum commit_result {
 #define COMMIT_TO_SNIFFER   0x2 /* adopt onto the sniffer from now on */
 #define COMMIT_GIVE_UP	    0x4 /* remove the entry whatever is found */
 #define COMMIT_RELEASE	    0x8 /* remove it although packets are held */
+#define COMMIT_UNPRIMED	    0x10 /* set guard.unprimed */
 
 /* In and out of handoff_commit. */
 struct commit_block {
@@ -200,6 +206,7 @@ struct commit_block {
 	__u32 rcv_nxt;	   /* the new socket's */
 	__u32 seen;	   /* guard.seen */
 	__s32 adopt_error; /* guard.adopt_error */
+	__u32 adopt_cpu;   /* guard.adopt_cpu */
 	__u32 n_held;	   /* in: those that the process has taken; out: guard.n_held */
 };
 
@@ -253,7 +260,7 @@ enum steer_counter { STEER_COUNTERS(COUNTER_ENUM) STEER_COUNTER_COUNT };
 enum guard_counter { GUARD_COUNTERS(COUNTER_ENUM) GUARD_COUNTER_COUNT };
 
 _Static_assert(sizeof(struct flow_key) == 36, "flow_key is a map key: no padding");
-_Static_assert(sizeof(struct guard) == 80, "guard is a map value: no padding");
+_Static_assert(sizeof(struct guard) == 88, "guard is a map value: no padding");
 _Static_assert(sizeof(struct run_header) == 16, "blocks are aligned behind the frame header");
 _Static_assert(sizeof(struct seize_block) % 8 == 0, "seize_block: no padding");
 

@@ -28,6 +28,7 @@
 
 #include "fork_lock.h"
 #include "handoff.h"
+#include "primer.h"
 #include "segment.h"
 #include "util.h"
 
@@ -44,6 +45,7 @@
 #define LOST_PACKET_NS	 (50 * NSEC_PER_MSEC) /* an injected segment that nobody saw by then */
 #define FIRST_RETRY_NS	 (5 * NSEC_PER_MSEC)
 #define LONGEST_RETRY_NS (100 * NSEC_PER_MSEC)
+#define PRIMINGS	 8 /* then it is tried without */
 #define GO_BACK_NS	 (500 * NSEC_PER_MSEC) /* no listener for so long: adopt back */
 
 struct handoff_worker {
@@ -432,6 +434,20 @@ static void wait_for_child(struct handoff_worker *worker, struct handoff_job *jo
 	replay_first(worker, job, now);
 }
 
+/* The segment was seen, but NAT would have taken its new socket away: again, on a primed CPU. */
+static bool prime(struct handoff_worker *worker, struct handoff_job *job,
+		  const struct commit_block *block, uint64_t now)
+{
+	if (block->adopt_error != ADOPT_UNPRIMED || block->seen < job->injections ||
+	    job->primings >= PRIMINGS)
+		return false;
+	job->primings++;
+	primer_run(block->adopt_cpu, endpoint_is_v4(&job->local));
+	job->injections = block->seen;
+	replay_first(worker, job, now);
+	return true;
+}
+
 /* Looks at the new socket as long as that helps. */
 static enum handoff_answer advance(struct handoff_worker *worker, struct handoff_job *job,
 				   uint64_t now)
@@ -449,6 +465,8 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 			block.flags |= COMMIT_STOP_PARKING;
 		if (job->went_back)
 			block.flags |= COMMIT_TO_SNIFFER;
+		if (job->primings >= PRIMINGS)
+			block.flags |= COMMIT_UNPRIMED;
 		if (guards_commit(worker->guards, &block, job->device->ifindex) < 0)
 			break;
 		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD) {
@@ -461,6 +479,8 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 			continue;
 		}
 		if (block.result == COMMIT_NO_CHILD) {
+			if (prime(worker, job, &block, now))
+				continue;
 			if (i > 0)
 				break;
 			wait_for_child(worker, job, &block, now);
@@ -503,6 +523,7 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 
 	job->guard = block.guard;
 	job->held_taken = 0;
+	job->primings = 0;
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == STATE_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;

@@ -43,6 +43,7 @@ struct handoff_job {
 	uint64_t backoff_ns;
 	uint32_t injections; /* how often the first segment was */
 	uint32_t held_taken; /* of the packets that were held in the gap */
+	uint32_t primings;   /* primer.h */
 	bool went_back;
 	bool fin;
 	const struct guards_device *device;

@@ -69,7 +69,8 @@ struct loop {
 /*
  * Bound to ::ffff:127.0.0.1 the one socket is steered IPv4 and IPv6 to, and nobody can connect to
  * it. SO_REUSEADDR passes on to the accepted sockets: without it the web server could not bind its
- * port anew while we hold a connection.
+ * port anew while we hold a connection. IPV6_TRANSPARENT marks its requests: see primer.h, which is
+ * seldom needed then.
  */
 static int sniffer_socket(char *error, size_t error_size)
 {
@@ -80,6 +81,7 @@ static int sniffer_socket(char *error, size_t error_size)
 	inet_pton(AF_INET6, "::ffff:127.0.0.1", &sin6.sin6_addr);
 	if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int)) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+	    setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &one, sizeof(one)) < 0 ||
 	    bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)) < 0 ||
 	    listen(fd, ACCEPT_BACKLOG) < 0) {
 		int err = -errno;
