@@ -22,13 +22,15 @@ struct packet {
 	struct tcphdr tcp;
 };
 
-/* Where the IP header is, from skb->data on: behind the link header. */
+/*
+ * Where the IP header is, from skb->data on: behind the link header. That begins at skb->data both
+ * ways, see __dev_queue_xmit() and sch_handle_ingress(), and has no length if the device has none.
+ */
 static __always_inline __u32 ip_offset(struct __sk_buff *skb)
 {
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
 
-	return BPF_CORE_READ(kernel_skb, head) + BPF_CORE_READ(kernel_skb, network_header) -
-	       BPF_CORE_READ(kernel_skb, data);
+	return kernel_skb->network_header - kernel_skb->mac_header;
 }
 
 /* Reads @len bytes of a packet's headers from @offset behind the beginning of its IP header. */
@@ -123,16 +125,10 @@ static __always_inline bool request_survives(struct __sk_buff *skb, const struct
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
 	struct inet_request_sock *request = (void *)BPF_CORE_READ(kernel_skb, sk);
 	struct net *net = BPF_CORE_READ(request, req.__req_common.skc_net.net);
-	struct nf_hook_entries *hooks = NULL;
 
-	if (!bpf_core_field_exists(request->no_srccheck) ||
-	    !bpf_core_field_exists(net->nf.hooks_ipv4))
-		return true;
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		hooks = BPF_CORE_READ(net, nf.hooks_ipv4[NETFILTER_LOCAL_IN]);
-	else
-		hooks = BPF_CORE_READ(net, nf.hooks_ipv6[NETFILTER_LOCAL_IN]);
-	return !hooks || BPF_CORE_READ_BITFIELD_PROBED(request, no_srccheck) ||
+	return !bpf_core_field_exists(request->no_srccheck) ||
+	       !is_filtered(net, skb->protocol == bpf_htons(ETH_P_IP)) ||
+	       BPF_CORE_READ_BITFIELD_PROBED(request, no_srccheck) ||
 	       BPF_CORE_READ(request, req.__req_common.skc_dport) == packet->tcp.source;
 }
 
@@ -268,8 +264,8 @@ static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool
 }
 
 /*
- * Attached to the old socket before the last look at what it has: a packet that was on its way from
- * guard_ingress to the socket when the guard entry appeared is held like those that come later.
+ * Attached to the sniffers, and so to all that they accept: a packet that was on its way from
+ * guard_ingress to the old socket when the guard entry appeared is held like those that come later.
  */
 SEC("socket")
 int guard_socket(struct __sk_buff *skb)
@@ -277,10 +273,11 @@ int guard_socket(struct __sk_buff *skb)
 	struct packet packet = {};
 	struct guard *guard;
 
-	if (!packet_read(skb, AT_SOCKET, true, &packet))
+	if (n_guards == 0 || !packet_read(skb, AT_SOCKET, true, &packet))
 		return skb->len;
 	guard = bpf_map_lookup_elem(&guards, &packet.key);
-	if (!guard || !hold(skb, AT_SOCKET, &packet, guard))
+	/* Adopted back it comes to a sniffer once more, which is to have it. */
+	if (!guard || guard->to_sniffer || !hold(skb, AT_SOCKET, &packet, guard))
 		return skb->len;
 	return 0;
 }
@@ -346,7 +343,7 @@ int guard_egress(struct __sk_buff *skb)
 
 	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
 		return TCX_NEXT;
-	if (!packet_read(skb, AT_DEVICE, false, &packet))
+	if (!packet_read(skb, AT_DEVICE, false, &packet) || (n_guards == 0 && !packet.tcp.rst))
 		return TCX_NEXT;
 	/*
 	 * The new socket's packets are told by their owner. A reset for a packet that found no

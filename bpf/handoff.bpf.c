@@ -133,6 +133,9 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 		return SEIZE_GONE;
 	if (tp->snd_una != tp->snd_nxt)
 		return SEIZE_STATE;
+	block->filtered = is_filtered(sk->__sk_common.skc_net.net, is_v4(block->key.local));
+	if (block->filtered && !block->untranslated)
+		return SEIZE_TRANSLATED;
 	/* The test-run is made on the device where packets come in: listeners can be bound to one.
 	 */
 	if (in != on || !bpf_map_lookup_elem(&guarded_devices, &in) ||

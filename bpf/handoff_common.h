@@ -20,7 +20,9 @@
 #define TCX_NEXT	 (-1) /* enum tcx_action_base, Linux 6.6 */
 #define TCX_DROP	 2
 #define SOCK_STREAM	 1
-#define NETFILTER_LOCAL_IN 1 /* enum nf_inet_hooks */
+/* enum nf_inet_hooks */
+#define NETFILTER_PRE_ROUTING 0
+#define NETFILTER_LOCAL_IN    1
 #define CHECKSUM_UNNECESSARY 1
 #define CHECKSUM_PARTIAL 3
 #define ECN_MODE	 0x01 /* tcp_sock.ecn_flags: RFC 3168 was agreed on */
@@ -172,6 +174,18 @@ static __always_inline struct bpf_sock *listener_lookup(struct __sk_buff *skb,
 		remote = nobody;
 	size = tuple_fill(&tuple, v4, remote, 0, target, target_port);
 	return bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Does netfilter look at packets to this host: rules, connection tracking, NAT? */
+static __always_inline bool is_filtered(struct net *net, bool v4)
+{
+	if (!bpf_core_field_exists(net->nf.hooks_ipv4))
+		return false;
+	if (v4)
+		return BPF_CORE_READ(net, nf.hooks_ipv4[NETFILTER_PRE_ROUTING]) ||
+		       BPF_CORE_READ(net, nf.hooks_ipv4[NETFILTER_LOCAL_IN]);
+	return BPF_CORE_READ(net, nf.hooks_ipv6[NETFILTER_PRE_ROUTING]) ||
+	       BPF_CORE_READ(net, nf.hooks_ipv6[NETFILTER_LOCAL_IN]);
 }
 
 /* Has the new socket sent something? */

@@ -50,8 +50,7 @@ typedef struct {
 struct sk_buff {
 	__u8 ip_summed : 2;
 	__u16 network_header;
-	unsigned char *head;
-	unsigned char *data;
+	__u16 mac_header;
 	struct sock *sk;
 };
 

@@ -160,6 +160,7 @@ enum seize_result {
 	SEIZE_SYNCOOKIES,  /* net.ipv4.tcp_syncookies is 0 */
 	SEIZE_OPTIONS,	   /* sysctls no longer permit an option that was negotiated */
 	SEIZE_FULL,	   /* no room for another guard entry */
+	SEIZE_TRANSLATED,  /* DNAT or redirect, or the process is yet to look for that */
 	SEIZE_RESULTS
 };
 
@@ -180,6 +181,8 @@ struct seize_block {
 	__u32 ifindex_out;  /* where packets go out; 0: not known yet */
 	__u32 snd_wnd;	    /* bytes, unscaled */
 	__u32 state;	    /* TCP_ESTABLISHED or TCP_CLOSE_WAIT */
+	__u32 filtered;	    /* netfilter looks at packets to this host */
+	__u32 untranslated; /* in: the process has looked, and that leaves the addresses alone */
 };
 
 enum commit_result {

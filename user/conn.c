@@ -26,7 +26,6 @@
 
 #include "conn.h"
 #include "log.h"
-#include "translated.h"
 #include "util.h"
 
 #define RELAY_CONNECT_MS 3000
@@ -81,10 +80,10 @@ const char *const conn_reason_names[] = {
 	[SEIZE_SYNCOOKIES] = "syncookies_off",
 	[SEIZE_OPTIONS] = "tcp_options",
 	[SEIZE_FULL] = "too_many_handoffs",
+	[SEIZE_TRANSLATED] = "translated",
 	[REASON_ASKED] = "forced",
 	[REASON_NO_HANDOFF] = "no_handoff",
 	[REASON_ELSEWHERE] = "elsewhere",
-	[REASON_TRANSLATED] = "translated",
 };
 _Static_assert(ARRAY_SIZE(conn_reason_names) == RELAY_REASONS, "a name for each reason");
 
@@ -97,8 +96,6 @@ const char *conn_reason_text(unsigned reason)
 		return "this kernel can't hand off";
 	case REASON_ELSEWHERE:
 		return "the target is on another host or in another network namespace";
-	case REASON_TRANSLATED:
-		return "a DNAT or redirect rule of this host leads them to the port";
 	default:
 		return seize_texts[reason];
 	}
@@ -288,6 +285,8 @@ static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, 
 		return;
 	}
 	timers_cancel(&owner->timers, &conn->timer);
+	if (owner->handoff)
+		guards_let_be(conn->fd);
 	if (conn->polled)
 		epoll_ctl(owner->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
 	conn->polled = false;
@@ -414,8 +413,6 @@ static void dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now)
 		return relay(owner, conn, REASON_NO_HANDOFF, now);
 	if (conn->route.elsewhere)
 		return relay(owner, conn, REASON_ELSEWHERE, now);
-	if (translated(conn->fd, &conn->job.local))
-		return relay(owner, conn, REASON_TRANSLATED, now);
 	conn->job.target = conn->route.target;
 	answer = handoff_begin(owner->handoff, &conn->job, conn->fd);
 	handoff_answered(owner, conn, answer, now);

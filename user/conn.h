@@ -77,7 +77,6 @@ enum relay_reason {
 	REASON_ASKED = SEIZE_RESULTS, /* --plane=relay */
 	REASON_NO_HANDOFF,	      /* this kernel can't */
 	REASON_ELSEWHERE,	      /* the target is on another host, or in another netns */
-	REASON_TRANSLATED,	      /* the client connected to another address: DNAT, redirect */
 	RELAY_REASONS
 };
 extern const char *const conn_reason_names[RELAY_REASONS]; /* for programs */

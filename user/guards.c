@@ -51,6 +51,7 @@ const char *const seize_texts[] = {
 	[SEIZE_SYNCOOKIES] = "net.ipv4.tcp_syncookies is 0",
 	[SEIZE_OPTIONS] = "a TCP option in use was switched off by sysctl meanwhile",
 	[SEIZE_FULL] = "too many connections are between two sockets",
+	[SEIZE_TRANSLATED] = "a DNAT or redirect rule of this host leads them to the port",
 };
 _Static_assert(ARRAY_SIZE(seize_texts) == SEIZE_RESULTS, "a text for each result");
 
@@ -118,8 +119,12 @@ void guards_free(struct guards *guards)
 
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd)
 {
+	int program = bpf_program__fd(guards->bpf->progs.guard_socket);
 	uint64_t value = (uint64_t)fd;
 
+	/* What it accepts inherits that: sk_clone(). */
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)) < 0)
+		return -errno;
 	return bpf_map__update_elem(guards->bpf->maps.own_sniffers, &index, sizeof(index), &value,
 				    sizeof(value), BPF_ANY);
 }
@@ -239,14 +244,11 @@ int guards_inject(struct guards *guards, const struct guards_device *device, con
 	return answer == 0 ? 0 : -EIO;
 }
 
-int guards_socket(struct guards *guards, int fd, bool on)
+void guards_let_be(int fd)
 {
-	int program = bpf_program__fd(guards->bpf->progs.guard_socket);
+	int unused = 0;
 
-	if (setsockopt(fd, SOL_SOCKET, on ? SO_ATTACH_BPF : SO_DETACH_BPF, &program,
-		       sizeof(program)) < 0)
-		return -errno;
-	return 0;
+	setsockopt(fd, SOL_SOCKET, SO_DETACH_BPF, &unused, sizeof(unused));
 }
 
 int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,

@@ -63,9 +63,8 @@ int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifin
 int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
 		  size_t len, uint32_t mark);
 
-/* Has guard_socket hold what still reaches @fd, the socket that is to let go; or no longer. 0 or
- * -errno. */
-int guards_socket(struct guards *guards, int fd, bool on);
+/* @fd, a connection that a sniffer accepted, stays with this process: guard_socket is taken off. */
+void guards_let_be(int fd);
 
 /* Takes packet @number of those that are held for a connection. 0 or -ENOENT. */
 int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,

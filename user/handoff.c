@@ -30,13 +30,14 @@
 #include "handoff.h"
 #include "primer.h"
 #include "segment.h"
+#include "translated.h"
 #include "util.h"
 
 #define STATE_CLOSE_WAIT 8	      /* include/net/tcp_states.h */
 #define SCRATCH_SIZE	 (256u << 10) /* grows when a client has sent more */
 #define SCRATCH_SPARE	 (64u << 10)
 #define FRAME_MAX	 3400 /* what one test-run's page holds */
-#define SEIZE_TRIES	 4    /* a device to be guarded first, perhaps two */
+#define SEIZE_TRIES	 5    /* netfilter, a device to be guarded first, perhaps two */
 #define BURST_SEGMENTS	 48   /* replayed before the new socket is looked at again */
 #define BURSTS		 64   /* of those, before other connections get their turn */
 #define FIRST_LOOK_NS	 (20 * NSEC_PER_USEC)
@@ -52,6 +53,7 @@ struct handoff_worker {
 	struct guards *guards;
 	int raw[2];	  /* IPv4, IPv6 */
 	unsigned ifindex; /* the last connection's device: the next one's, nearly always */
+	bool filtered;	  /* netfilter looked at that one: and at the next one, nearly always */
 	uint8_t *scratch;
 	size_t scratch_size;
 	uint8_t frame[SEGMENT_HEADERS_MAX + FRAME_MAX];
@@ -272,17 +274,28 @@ static void unfreeze(struct handoff_worker *worker, struct handoff_job *job)
 	held_inject(worker, job, block.n_held);
 }
 
-/* Runs the seizing program until it has an answer that is not about devices. */
-static int seize(struct handoff_worker *worker, struct handoff_job *job, struct seize_block *block)
+/*
+ * Runs the seizing program until it has an answer that is not about devices. Where netfilter has
+ * something to say it wants to know first if that changes the connection's addresses.
+ */
+static int seize(struct handoff_worker *worker, struct handoff_job *job, struct seize_block *block,
+		 int fd)
 {
 	unsigned ifindex = job->local.scope_id ? job->local.scope_id : worker->ifindex;
 	int err;
 
 	for (int i = 0; i < SEIZE_TRIES; i++) {
+		if (worker->filtered && !block->untranslated)
+			block->untranslated = !translated(fd, &job->local);
 		block->result = SEIZE_GONE;
 		err = guards_seize(worker->guards, block, ifindex);
 		if (err)
 			return err;
+		if (block->result == SEIZE_TRANSLATED && !worker->filtered) {
+			worker->filtered = true;
+			continue;
+		}
+		worker->filtered = block->filtered;
 		if (block->result != SEIZE_DEVICE)
 			break;
 		ifindex = block->ifindex;
@@ -356,28 +369,12 @@ static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd)
 	return 0;
 }
 
-/*
- * In repair mode close() sends nothing. It comes before the last peek, so that as little as can be
- * arrives behind that.
- */
-static int repair(int fd, int mode)
+/* Then close() sends nothing. 0 or -errno. Bytes can't be peeked at any more. */
+static int repair_on(int fd)
 {
-	const int queue = TCP_RECV_QUEUE; /* that peeking reads, in this mode */
-	const int one = 1;
+	const int on = TCP_REPAIR_ON;
 
-	if (setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &mode, sizeof(mode)) < 0)
-		return -errno;
-	/*
-	 * do_tcp_setsockopt() takes SO_REUSEADDR away at the end of repair mode. Without it the web
-	 * server can't bind its port while we have the connection.
-	 */
-	if (mode != TCP_REPAIR_ON &&
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
-		return -errno;
-	if (mode == TCP_REPAIR_ON &&
-	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) < 0)
-		return -errno;
-	return 0;
+	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
 static void key_fill(struct flow_key *key, const struct endpoint *remote,
@@ -513,7 +510,7 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	memcpy(block.guard.target, &job->target.addr, sizeof(block.guard.target));
 	block.guard.target_port = htons(job->target.port);
 	block.guard.sniffer = job->sniffer;
-	err = seize(worker, job, &block);
+	err = seize(worker, job, &block, fd);
 	if (err) {
 		job->result = SEIZE_STATE;
 		return HANDOFF_REFUSED;
@@ -527,14 +524,10 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == STATE_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
-	err = guards_socket(worker->guards, fd, true);
+	err = peek(worker, job, fd);
 	if (!err)
-		err = repair(fd, TCP_REPAIR_ON);
-	if (!err)
-		err = peek(worker, job, fd);
+		err = repair_on(fd);
 	if (err) {
-		repair(fd, TCP_REPAIR_OFF_NO_WP);
-		guards_socket(worker->guards, fd, false);
 		unfreeze(worker, job);
 		job->result = SEIZE_STATE;
 		return err == -ECONNRESET || err == -EPIPE ? HANDOFF_GONE : HANDOFF_REFUSED;

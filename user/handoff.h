@@ -59,6 +59,7 @@ void handoff_worker_free(struct handoff_worker *worker);
 
 /*
  * Begins, and in the usual case ends, the hand-off of @fd, whose stream nothing was read from.
+ * A sniffer accepted it that guards_set_sniffer() was told of.
  * DONE, PENDING, LOST: @fd is closed. AGAIN, REFUSED, GONE: it is as it was.
  */
 enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd);
