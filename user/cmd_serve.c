@@ -141,6 +141,14 @@ static int check_arms(const struct serve_options *options, char **argv)
 	return 0;
 }
 
+/* One that we are given; nothing else is written to by a number that somebody says. */
+static bool is_pipe(int fd)
+{
+	struct stat st;
+
+	return fd > STDERR_FILENO && fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
 static enum cmd_parsed parse(int argc, char **argv, struct serve_options *options)
 {
 	static const struct option own[] = {
@@ -177,9 +185,9 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 			options->on_demand = true;
 			break;
 		case 'r':
-			if (number(optarg, INT_MAX, &n) < 0 || fcntl((int)n, F_GETFD) < 0) {
+			if (number(optarg, INT_MAX, &n) < 0 || !is_pipe((int)n)) {
 				cmd_usage_error(argv,
-						"--ready-fd: not an open descriptor:", optarg);
+						"--ready-fd: not a pipe's descriptor:", optarg);
 				return CMD_BAD_USAGE;
 			}
 			options->ready_fd = (int)n;
@@ -333,6 +341,8 @@ static void run(struct resident *resident, struct ctl_server *server, int sig_fd
 static int serve(const struct serve_options *options, ino_t netns_inode)
 {
 	_cleanup_close_ int sig_fd = signal_fd();
+	/* Nothing can be opened for writing later. */
+	_cleanup_close_ int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	struct ctl_server *server = NULL;
 	struct resident resident;
 	char path[CTL_PATH_MAX];
@@ -342,7 +352,7 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 
 	if (err == -EBUSY) {
 		if (options->ready_fd >= 0)
-			ctl_ready(options->ready_fd, CTL_BUSY);
+			ctl_ready(options->ready_fd, CTL_BUSY, -1);
 		else
 			log_error("a resident process serves this network namespace already");
 		return EXIT_FAILED;
@@ -374,7 +384,7 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 		return EXIT_FAILED;
 	}
 	if (options->ready_fd >= 0)
-		ctl_ready(options->ready_fd, CTL_READY);
+		ctl_ready(options->ready_fd, CTL_READY, null_fd);
 	if (options->on_demand)
 		log_to_syslog();
 	sd_notify(0, "READY=1");
@@ -392,6 +402,7 @@ int cmd_serve(int argc, char **argv)
 	char path[PATH_MAX];
 	char error[CTL_MAX_ERROR];
 	ino_t inode;
+	int err;
 
 	switch (parse(argc, argv, &options)) {
 	case CMD_HELP_SHOWN:
@@ -400,6 +411,11 @@ int cmd_serve(int argc, char **argv)
 		return EXIT_USAGE;
 	case CMD_GO:
 		break;
+	}
+	err = isolate_surroundings(options.ready_fd);
+	if (err) {
+		log_error("closing what was left open: %s", strerror(-err));
+		return EXIT_FAILED;
 	}
 	if (ctl_netns(options.netns, &inode, path, error) < 0) {
 		log_error("%s", error);

@@ -225,21 +225,14 @@ void ctl_unlock(ino_t netns_inode, int fd)
 	ctl_unlock_file(path, fd);
 }
 
-void ctl_ready(int fd, const char *word)
+void ctl_ready(int fd, const char *word, int null_fd)
 {
-	int null_fd;
-
 	/* A parent that is gone needs no word, and must not end us by SIGPIPE, now or at a later
 	 * message. */
 	signal(SIGPIPE, SIG_IGN);
 	if (write(fd, word, strlen(word)) < 0)
 		errno = 0;
 	close(fd);
-	if (strcmp(word, CTL_READY) != 0)
-		return;
-	null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-	if (null_fd >= 0) {
+	if (strcmp(word, CTL_READY) == 0)
 		dup2(null_fd, STDERR_FILENO);
-		close(null_fd);
-	}
 }

@@ -26,7 +26,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "fork_lock.h"
 #include "handoff.h"
 #include "primer.h"
 #include "segment.h"
@@ -532,9 +531,7 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		job->result = SEIZE_STATE;
 		return err == -ECONNRESET || err == -EPIPE ? HANDOFF_GONE : HANDOFF_REFUSED;
 	}
-	fork_lock_close_begin();
 	close(fd);
-	fork_lock_close_end();
 
 	job->began_ns = now_ns();
 	job->backoff_ns = FIRST_RETRY_NS;

@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Gives up rights. The order matters: an empty root directory and another user need capabilities,
- * so those go afterwards; the filter of system calls goes last, since everything before it needs
- * more than it lets through.
+ * so those go afterwards; the filter of system calls (filter.c) goes last, since everything before
+ * it needs more than it lets through.
  */
 #include "isolate.h"
 
 #include <cap-ng.h>
 #include <errno.h>
 #include <grp.h>
-#include <seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "ctl.h"
+#include "filter.h"
 #include "util.h"
 
 #define NOBODY	   65534
@@ -113,51 +112,6 @@ static int limits(unsigned max_fds)
 	return 0;
 }
 
-static int filter(void)
-{
-	static const int allowed[] = {
-		SCMP_SYS(accept4),
-		SCMP_SYS(brk),
-		SCMP_SYS(clock_gettime),
-		SCMP_SYS(close),
-		SCMP_SYS(epoll_ctl),
-		SCMP_SYS(epoll_pwait),
-		SCMP_SYS(epoll_wait),
-		SCMP_SYS(exit),
-		SCMP_SYS(exit_group),
-		SCMP_SYS(futex),
-		SCMP_SYS(getpid),
-		SCMP_SYS(getrandom),
-		SCMP_SYS(gettimeofday),
-		SCMP_SYS(madvise),
-		SCMP_SYS(mremap),
-		SCMP_SYS(munmap),
-		SCMP_SYS(read),
-		SCMP_SYS(recvfrom),
-		SCMP_SYS(restart_syscall),
-		SCMP_SYS(rt_sigprocmask),
-		SCMP_SYS(rt_sigreturn),
-		SCMP_SYS(sendto),
-		SCMP_SYS(shutdown),
-		SCMP_SYS(time),
-		SCMP_SYS(write),
-	};
-	/* Not to make memory executable. */
-	static const int memory[] = { SCMP_SYS(mmap), SCMP_SYS(mprotect) };
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int r = ctx ? 0 : -ENOMEM;
-
-	for (size_t i = 0; i < ARRAY_SIZE(allowed) && r == 0; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
-	for (size_t i = 0; i < ARRAY_SIZE(memory) && r == 0; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, memory[i], 1,
-				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (r == 0)
-		r = seccomp_load(ctx);
-	seccomp_release(ctx);
-	return r;
-}
-
 int isolate_responder(unsigned max_fds, char *error, size_t error_size)
 {
 	const char *stage = "reading our capabilities";
@@ -181,7 +135,88 @@ int isolate_responder(unsigned max_fds, char *error, size_t error_size)
 	}
 	if (r == 0) {
 		stage = "filtering system calls";
-		r = filter();
+		r = filter_responder();
+	}
+	if (r < 0)
+		snprintf(error, error_size, "%s: %s", stage, strerror(-r));
+	return r;
+}
+
+int isolate_surroundings(int ready_fd)
+{
+	static const char *const known[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
+					     "ASAN_OPTIONS=",  "UBSAN_OPTIONS=", "LSAN_OPTIONS=" };
+	static char *kept[ARRAY_SIZE(known) + 1];
+	size_t n = 0;
+	int r = 0;
+
+	/* The first of a name, as getenv() would find it. */
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		char **p = environ;
+
+		while (*p && strncmp(*p, known[i], strlen(known[i])) != 0)
+			p++;
+		if (*p)
+			kept[n++] = *p;
+	}
+	environ = kept;
+	umask(077);
+	if (chdir("/") < 0)
+		return -errno;
+	if (ready_fd > STDERR_FILENO + 1)
+		r = close_range(STDERR_FILENO + 1, (unsigned)ready_fd - 1, 0);
+	if (r == 0)
+		r = close_range((unsigned)MAX(ready_fd, STDERR_FILENO) + 1, ~0U, 0);
+	return r < 0 ? -errno : 0;
+}
+
+/* Keeps of @kept what we have, and nothing else, now and for good. */
+static int keep_capabilities(const int *kept, size_t n)
+{
+	unsigned all = CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET;
+	bool bounds, have[CAP_LAST_CAP + 1] = {};
+
+	if (capng_get_caps_process() != 0)
+		return -EPERM;
+	for (size_t i = 0; i < n; i++)
+		have[kept[i]] = capng_have_capability(CAPNG_PERMITTED, (unsigned)kept[i]);
+	bounds = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
+	/* Ambient ones can't outlive the inheritable ones, which are empty afterwards. */
+	capng_clear(CAPNG_SELECT_ALL);
+	for (int i = 0; i <= CAP_LAST_CAP; i++)
+		if (have[i])
+			capng_update(CAPNG_ADD, (capng_type_t)all, (unsigned)i);
+	if (capng_apply(bounds ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) != 0)
+		return -EPERM;
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
+		return -errno;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+static int set_limit(__rlimit_resource_t resource, rlim_t max)
+{
+	const struct rlimit limit = { max, max };
+
+	return setrlimit(resource, &limit) < 0 ? -errno : 0;
+}
+
+int isolate_starter(char *error, size_t error_size)
+{
+	static const int kept[] = {
+		CAP_SETUID,  CAP_SETGID, CAP_SYS_CHROOT, /* a responder's identity */
+		CAP_SETPCAP,				 /* its bounding set, and ours */
+		CAP_KILL,				 /* end it: it is another user's */
+	};
+	const char *stage = "dropping capabilities of the starter";
+	int r = keep_capabilities(kept, ARRAY_SIZE(kept));
+
+	if (r == 0) {
+		stage = "setting the starter's limits";
+		r = set_limit(RLIMIT_CORE, 0);
+	}
+	if (r == 0) {
+		stage = "filtering the starter's system calls";
+		r = filter_starter();
 	}
 	if (r < 0)
 		snprintf(error, error_size, "%s: %s", stage, strerror(-r));
@@ -190,45 +225,33 @@ int isolate_responder(unsigned max_fds, char *error, size_t error_size)
 
 int isolate_resident(char *error, size_t error_size)
 {
-	static const struct {
-		unsigned capability;
-		const char *what_for;
-	} kept[] = {
-		{ CAP_BPF, "load the programs" },
-		{ CAP_PERFMON, "let them read kernel structs" },
-		{ CAP_NET_ADMIN,
-		  "attach them; TCP_REPAIR, IP_TRANSPARENT, policy rules, sock_diag" },
-		{ CAP_NET_RAW, "replay on lo" },
-		{ CAP_NET_BIND_SERVICE, "source ports of transparent relays" },
-		{ CAP_SETUID, "the responder's identity" },
-		{ CAP_SETGID, "the same" },
-		{ CAP_SYS_CHROOT, "the same" },
-		{ CAP_SETPCAP, "its bounding set" },
-		{ CAP_KILL, "end it when it hangs" },
+	static const int kept[] = {
+		CAP_BPF,	      /* load the programs, when a window opens */
+		CAP_PERFMON,	      /* that read kernel structs */
+		CAP_NET_ADMIN,	      /* attach them; TCP_REPAIR, IP_TRANSPARENT, policy rules */
+		CAP_NET_RAW,	      /* replay on lo */
+		CAP_NET_BIND_SERVICE, /* source ports of transparent relays */
 	};
-	const struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
-	bool have[ARRAY_SIZE(kept)];
-	bool bounds;
+	const char *stage = "dropping capabilities";
+	int r;
 
 	/* Without CAP_SYS_RESOURCE it fails, and matters on old kernels only. */
-	setrlimit(RLIMIT_MEMLOCK, &unlimited);
-	if (capng_get_caps_process() != 0) {
-		snprintf(error, error_size, "reading our capabilities failed");
-		return -EPERM;
+	set_limit(RLIMIT_MEMLOCK, RLIM_INFINITY);
+	r = keep_capabilities(kept, ARRAY_SIZE(kept));
+	if (r == 0) {
+		stage = "setting limits";
+		r = set_limit(RLIMIT_CORE, 0);
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-		have[i] = capng_have_capability(CAPNG_PERMITTED, kept[i].capability);
-	bounds = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
-	capng_clear(CAPNG_SELECT_ALL);
-	for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-		if (have[i])
-			capng_update(CAPNG_ADD,
-				     CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET,
-				     kept[i].capability);
-	if (capng_apply(bounds ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS) != 0 ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
-		snprintf(error, error_size, "dropping capabilities failed: %s", strerror(errno));
-		return -EPERM;
+	if (r == 0)
+		r = set_limit(RLIMIT_MSGQUEUE, 0);
+	/* No other process without CAP_SYS_PTRACE looks into it, or ties itself to it. */
+	if (r == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		r = -errno;
+	if (r == 0) {
+		stage = "filtering system calls";
+		r = filter_resident();
 	}
-	return 0;
+	if (r < 0)
+		snprintf(error, error_size, "%s: %s", stage, strerror(-r));
+	return r;
 }

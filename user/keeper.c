@@ -3,7 +3,8 @@
  * The resident process's end of the built-in responder.
  *
  * Theory of operation: the listener is ours, and every responder process inherits it: connections
- * find it while there is none, and wait in its queue. Orders are queued here and sent as the socket
+ * find it while there is none, and wait in its queue. A starter (starter.c) makes the process and
+ * kills it, for we have no right to. Orders are queued here and sent as the socket
  * takes them; the process reports the ticket of the last one done.
  *
  *   OFF -> STARTING -> RUNNING         a process that dies makes it WAITING, then STARTING again,
@@ -20,19 +21,16 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "fork_lock.h"
 #include "log.h"
+#include "starter.h"
 #include "util.h"
 
 #define BACKLOG		 4096
@@ -66,6 +64,7 @@ struct keeper {
 	enum keeper_state state;
 	keeper_fill fill;
 	void *ctx;
+	struct starter *starter;
 	int epoll_fd;
 	int listener; /* -1: off */
 	struct endpoint at;
@@ -98,9 +97,15 @@ int keeper_new(keeper_fill fill, void *ctx, struct keeper **ret_keeper)
 	keeper->fill = fill;
 	keeper->ctx = ctx;
 	keeper->listener = -1;
+	err = starter_new(&keeper->starter);
+	if (err) {
+		free(keeper);
+		return err;
+	}
 	keeper->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (keeper->epoll_fd < 0) {
 		err = -errno;
+		starter_free(keeper->starter);
 		free(keeper);
 		return err;
 	}
@@ -130,14 +135,13 @@ static bool process_reap(struct process *process, int *ret_status)
 	return true;
 }
 
-static void process_kill(struct process *process)
+static void process_kill(struct keeper *keeper, struct process *process)
 {
-	int status;
-	int r = kill(process->pid, SIGKILL);
+	int r = starter_kill(keeper->starter, process->pid);
 
-	/* Without the right to, it ends when its socket is closed, or else when we do: not to be
-	 * waited for. */
-	while (r == 0 && waitpid(process->pid, &status, 0) < 0 && errno == EINTR)
+	/* Without a starter it ends when its socket is closed, or else when we do: not to be waited
+	 * for. */
+	while (waitpid(process->pid, NULL, r == 0 ? 0 : WNOHANG) < 0 && errno == EINTR)
 		;
 	process_close(process);
 }
@@ -148,12 +152,13 @@ void keeper_free(struct keeper *keeper)
 		return;
 	for (size_t i = 0; i < MAX_ENDING; i++)
 		if (keeper->ending[i].pid)
-			process_kill(&keeper->ending[i]);
+			process_kill(keeper, &keeper->ending[i]);
 	if (keeper->process.pid)
-		process_kill(&keeper->process);
+		process_kill(keeper, &keeper->process);
 	if (keeper->listener >= 0)
 		close(keeper->listener);
 	close(keeper->epoll_fd);
+	starter_free(keeper->starter);
 	free(keeper->queue);
 	free(keeper);
 }
@@ -180,57 +185,6 @@ static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 	return endpoint_from_sockaddr(&bound, ret_at);
 }
 
-/* In the child: other threads' locks may be taken, so system calls only. Never returns. */
-static void __attribute__((noreturn)) become_responder(int listener, int socket)
-{
-	static char *const argv[] = { "acme-steer", "responder", NULL };
-	static char *const environment[] = { NULL };
-	sigset_t none;
-	int null_fd;
-
-	/* Above the fixed numbers first, so that none overwrites the other. */
-	listener = fcntl(listener, F_DUPFD, 10);
-	socket = fcntl(socket, F_DUPFD, 10);
-	null_fd = fcntl(open("/dev/null", O_RDWR), F_DUPFD, 10);
-	if (dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
-	    dup2(listener, RESPONDER_FD_LISTENER) < 0 || dup2(socket, RESPONDER_FD_RESIDENT) < 0)
-		_exit(1);
-	syscall(SYS_close_range, RESPONDER_FD_RESIDENT + 1, ~0U, 0);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	/* This very program, also when its file has been replaced. */
-	execve("/proc/self/exe", argv, environment);
-	_exit(1);
-}
-
-/*
- * Forks, and returns the child's pid when it has closed its copies of our descriptors: workers must
- * not let go of a connection as long as it has one. Or -errno.
- */
-static pid_t fork_responder(int listener, int socket)
-{
-	int fds[2];
-	char byte;
-	pid_t pid;
-
-	/* Its end in the child goes with the other copies. */
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	fork_lock_fork_begin();
-	pid = fork();
-	if (pid == 0)
-		become_responder(listener, socket);
-	if (pid < 0)
-		pid = -errno;
-	close(fds[1]);
-	while (read(fds[0], &byte, 1) < 0 && errno == EINTR)
-		;
-	fork_lock_fork_end();
-	close(fds[0]);
-	return pid;
-}
-
 static int process_start(struct keeper *keeper)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -242,7 +196,7 @@ static int process_start(struct keeper *keeper)
 		return -errno;
 	ours = fds[0];
 	theirs = fds[1];
-	pid = fork_responder(keeper->listener, theirs);
+	pid = starter_start(keeper->starter, keeper->listener, theirs);
 	if (pid < 0)
 		return pid;
 	pidfd = pidfd_open(pid, 0);
@@ -251,7 +205,7 @@ static int process_start(struct keeper *keeper)
 	    epoll_ctl(keeper->epoll_fd, EPOLL_CTL_ADD, keeper->process.socket, &event) < 0) {
 		int err = -errno;
 
-		process_kill(&keeper->process);
+		process_kill(keeper, &keeper->process);
 		return err;
 	}
 	return 0;
@@ -313,7 +267,9 @@ static void start_process(struct keeper *keeper, uint64_t now)
 	memset(&keeper->report, 0, sizeof(keeper->report));
 	if (err) {
 		snprintf(keeper->error, sizeof(keeper->error),
-			 "starting the built-in responder: %s", strerror(-err));
+			 "starting the built-in responder: %s",
+			 err == -EPIPE ? "who starts it is gone: restart the resident process"
+				       : strerror(-err));
 		keeper->tries++;
 		wait_and_try_again(keeper, now);
 		return;
@@ -368,7 +324,7 @@ static void set_aside(struct keeper *keeper, uint64_t now)
 			oldest = &keeper->ending[i];
 	}
 	if (!place) {
-		process_kill(oldest);
+		process_kill(keeper, oldest);
 		place = oldest;
 	}
 	close(TAKE_FD(keeper->process.socket));
@@ -500,7 +456,7 @@ static void process_tick(struct keeper *keeper, uint64_t now)
 	else if (!keeper->process.kill_ns)
 		keeper->process.kill_ns = now + ORDER_NS;
 	if (keeper->no_memory || (keeper->process.kill_ns && keeper->process.kill_ns <= now))
-		kill(keeper->process.pid, SIGKILL);
+		starter_kill(keeper->starter, keeper->process.pid);
 	if (process_reap(&keeper->process, &status)) {
 		if (keeper->state == KEEPER_STARTING)
 			keeper->tries = MIN(keeper->tries + 1, TRIES_MAX);
@@ -523,7 +479,7 @@ uint64_t keeper_tick(struct keeper *keeper, uint64_t now_ns)
 		if (!process->pid)
 			continue;
 		if (process->kill_ns <= now_ns)
-			kill(process->pid, SIGKILL);
+			starter_kill(keeper->starter, process->pid);
 		if (!process_reap(process, &status))
 			next_ns = MIN(next_ns, MAX(process->kill_ns, now_ns + 10 * NSEC_PER_MSEC));
 	}

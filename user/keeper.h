@@ -27,6 +27,11 @@ enum keeper_state {
 
 enum keeper_answer { KEEPER_DONE, KEEPER_NOT_YET, KEEPER_FAILED };
 
+/*
+ * Off at first. Starts the process that will start responders: before there is any other thread,
+ * and before we give our rights up; from the thread that lives as long as the process, since all of
+ * them end with it. 0 or -errno.
+ */
 int keeper_new(keeper_fill fill, void *ctx, struct keeper **ret_keeper);
 
 /* Ends the process at once. NULL is fine. */
@@ -37,9 +42,8 @@ int keeper_fd(const struct keeper *keeper);
 
 /*
  * Starts the responder if it is off: listens for it, so that connections find it from now on and
- * also while one process follows another. From the thread that lives as long as the process, since
- * a responder ends with the thread that started it. *ret_at: where it is reached. 0, or -errno with
- * one line in @error.
+ * also while one process follows another. *ret_at: where it is reached. 0, or -errno with one line
+ * in @error.
  */
 int keeper_start(struct keeper *keeper, struct endpoint *ret_at, char *error, size_t error_size);
 

@@ -5,9 +5,8 @@
  * The main thread tells it what to do through a few flags and an eventfd that wakes it: begin (here
  * is a sniffer), drain (the windows are closed), retire (nothing more can come), stop. From retire
  * to the next begin it has only relayed connections. The worker answers by flags too, and by the
- * main thread's eventfd. It never waits for anything but events and timers, and, some milliseconds,
- * for a responder that is being forked (fork_lock.h). It shares nothing with other workers but the
- * windows (routes.c) and the kernel's maps.
+ * main thread's eventfd. It never waits for anything but events and timers. It shares nothing with
+ * other workers but the windows (routes.c) and the kernel's maps.
  */
 #include <arpa/inet.h>
 #include <errno.h>

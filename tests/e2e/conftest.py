@@ -31,7 +31,7 @@ import pytest
 import lab as lab_module
 from lab import Lab, remove_stale
 from servers import Nginx
-from steer import Kernel, Steer
+from steer import Kernel, Steer, refused_calls
 
 
 def pytest_addoption(parser):
@@ -86,6 +86,15 @@ def pytest_exception_interact(node, call, report):
             print(f"\n{node.nodeid} failed; outputs in {lab.dir}, clients: nsenter "
                   f"--net={lab.ca.path}; exit the shell to go on")
             subprocess.call(lab.edge.command(["bash", "-i"]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_refused():
+    """No test makes acme-steer call what its filter refuses; the kernel logs that it did."""
+    before = refused_calls()
+    yield
+    refused = [line for line in refused_calls() if line not in before]
+    assert not refused, "\n".join(refused)
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ class Steer:
         assert status and status.get("pid"), f"no resident process: {status}"
         return status["pid"]
 
-    def residents(self):
+    def processes(self):
         """Processes of acme-steer in the namespace."""
         found = []
         for pid in self.netns.pids():
@@ -109,6 +109,16 @@ class Steer:
             if exe.split(" ")[0] == str(BINARY):
                 found.append(pid)
         return found
+
+    def residents(self):
+        """Those, without what starts responders for another of them and ends with it."""
+        def is_starter(pid):
+            try:
+                with open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                    return f.read() == "acme-starter\n"
+            except OSError:
+                return True
+        return [pid for pid in self.processes() if not is_starter(pid)]
 
     def kill(self, sig=signal.SIGKILL):
         for pid in self.residents():
@@ -134,6 +144,11 @@ class Steer:
             except (AssertionError, subprocess.TimeoutExpired) as error:
                 print(f"killed: {error}; {self.run('status', '--json')}")
                 self.kill()
+
+
+def refused_calls():
+    """What the kernel's log has of system calls that filters of this binary refused."""
+    return [line for line in sh("dmesg").splitlines() if "type=1326" in line and f'exe="{BINARY}"' in line]
 
 
 class Kernel:
@@ -198,7 +213,7 @@ def leftovers(lab, kernel, steer, killed=False):
     nothing any more; the next start removes both.
     """
     found = [f"{kind} {name} {number}" for kind, number, name in kernel.objects()]
-    found += [f"process {pid}" for pid in steer.residents()]
+    found += [f"process {pid}" for pid in steer.processes()]
     for line in lab.edge.run("ss", "-Hanp").splitlines():
         if "acme-steer" in line:
             found.append(f"socket {line}")

@@ -643,14 +643,14 @@ static int play_resident(int argc, char **argv)
 		return 1;
 	snprintf(lock_path, sizeof(lock_path), "%s.lock", sock_path);
 	if (ctl_lock_file(lock_path, &lock) < 0) {
-		ctl_ready(ready_fd, CTL_BUSY);
+		ctl_ready(ready_fd, CTL_BUSY, -1);
 		return 1;
 	}
 	usleep(100000); /* others find the lock taken and nobody who answers */
 	struct ctl_server *server = new_server();
 	struct pollfd fd = { .fd = ctl_server_fd(server), .events = POLLIN };
 
-	ctl_ready(ready_fd, CTL_READY);
+	ctl_ready(ready_fd, CTL_READY, open("/dev/null", O_WRONLY | O_CLOEXEC));
 	while (!seen.leave || ctl_server_busy(server)) {
 		if (poll(&fd, 1, 20000) <= 0) /* a test that failed left us behind */
 			return 1;
