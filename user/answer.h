@@ -9,11 +9,7 @@
 #include <stdint.h>
 
 #include "challenge.h"
-
-#define ANSWER_MAX_CONNS 1024 /* at once; the one that has taken longest makes room for a new one \
-			       */
-#define ANSWER_HANDSHAKE_NS (UINT64_C(10) * 1000000000)
-#define ANSWER_CLOSING_NS   (UINT64_C(2) * 1000000000) /* for the client to close as well */
+#include "limit.h"
 
 #define ANSWER_COUNTERS(X)                                                             \
 	X(ANSWERED, "answered", "handshakes done with a challenge's certificate")      \

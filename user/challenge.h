@@ -8,11 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "limit.h"
 #include "name.h"
 
-#define CHALLENGE_MAX	    10000 /* at once */
-#define CHALLENGE_DIGEST    32	  /* bytes of a SHA-256 */
-#define CHALLENGE_MAX_PORTS 32	  /* different ones at once */
+#define CHALLENGE_DIGEST 32 /* bytes of a SHA-256 */
 
 /* Base64url without padding, and its NUL. */
 #define CHALLENGE_DIGEST_STRLEN 44

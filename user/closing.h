@@ -8,10 +8,9 @@
 #include <stdint.h>
 
 #include "ctl_server.h"
+#include "limit.h"
 #include "window.h"
 
-#define CLOSING_MAX	     CTL_MAX_CONNS
-#define CLOSING_MAX_DRAIN    16 /* of them, those that may wait for long */
 #define CLOSING_KILL_WAIT_NS (UINT64_C(5) * 1000000000)
 
 struct resident;

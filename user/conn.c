@@ -43,6 +43,7 @@ struct conn {
 	bool client_done; /* it sent FIN */
 	bool in_haste;	  /* see conn_accept() */
 	bool waited_for;  /* it has a place among the unclassified */
+	bool over_relays; /* it could not be relayed at once, and was counted */
 	uint16_t reason;  /* why it is relayed */
 	int fd;
 	struct timer timer;
@@ -115,8 +116,10 @@ static bool in_relay(enum conn_state state)
 
 static void set_state(struct conn_owner *owner, struct conn *conn, enum conn_state state)
 {
-	if (in_relay(state) != in_relay(conn->state))
+	if (in_relay(state) != in_relay(conn->state)) {
 		tally_relay(conn->tally, in_relay(state));
+		routes_relay(owner->routes, in_relay(state));
+	}
 	if (conn->waited_for) {
 		conn->waited_for = false;
 		owner->n_waited_for--;
@@ -275,6 +278,25 @@ static int relay_without_address(struct conn_owner *owner, struct conn *conn, in
 	return start_relay(owner, conn);
 }
 
+/*
+ * As many are relayed as may be. Who asked for relays can have the web server without one, where
+ * the kernel can hand off; any other waits until a relay ends. Nothing new is steered meanwhile.
+ */
+static void relay_over_limit(struct conn_owner *owner, struct conn *conn, unsigned reason,
+			     uint64_t now)
+{
+	if (!conn->over_relays)
+		count(owner, CONN_OVER_RELAYS);
+	conn->over_relays = true;
+	if (reason == REASON_ASKED && owner->handoff && !conn->web_server.elsewhere) {
+		conn->route = conn->web_server;
+		conn->route.plane = conn->web_server.plane = PLANE_AUTO;
+		dispatch(owner, conn, now);
+		return;
+	}
+	wait_for_target(owner, conn, false, now);
+}
+
 /* The kernel can't hand it off: the bytes are copied instead. */
 static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, uint64_t now)
 {
@@ -282,6 +304,10 @@ static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, 
 
 	if (tally_killed(conn->tally)) {
 		conn_reset(owner, conn);
+		return;
+	}
+	if (routes_relays(owner->routes) >= owner->routes->max_relays) {
+		relay_over_limit(owner, conn, reason, now);
 		return;
 	}
 	timers_cancel(&owner->timers, &conn->timer);

@@ -11,26 +11,12 @@
 #include "guards.h"
 #include "handoff.h"
 #include "hello.h"
+#include "limit.h"
 #include "relay.h"
 #include "routes.h"
 #include "shares.h"
 #include "steer.h"
 #include "timers.h"
-
-/* A responder that refuses is asked again for so long; then the web server gets the connection. */
-#define CONN_RESPONDER_WAIT_NS (UINT64_C(5) * 1000000000)
-/* The same for a web server that is not there: it is restarting, or has been stopped. */
-#define CONN_SERVER_WAIT_NS (UINT64_C(10) * 1000000000)
-/* A full accept queue, or missing segments: a client that comes directly tries for as long. */
-#define CONN_QUEUE_WAIT_NS (UINT64_C(120) * 1000000000)
-
-/*
- * Connections of one worker that are waited for, their ClientHello being incomplete; and how many
- * of them may be from one address (an IPv6 /64). One more is classified by what has come, and the
- * web server has it if that is not enough.
- */
-#define CONN_MAX_UNCLASSIFIED		 4096
-#define CONN_MAX_UNCLASSIFIED_PER_SOURCE 64
 
 /* clang-format off */
 #define CONN_COUNTERS(X)                                                                           \
@@ -44,6 +30,7 @@
 	X(TIMED_OUT, "timed_out", "given to the web server without a whole ClientHello in time")   \
 	X(OVER_LIMIT, "over_limit", "not waited for: so many are unclassified already")            \
 	X(OVER_SHARE, "over_share", "not waited for: so many of its source are unclassified")      \
+	X(OVER_RELAYS, "over_relays", "not relayed at once: so many are relayed already")          \
 	X(NO_DESCRIPTOR, "no_descriptor", "not waited for: descriptors have run out")              \
 	X(PASSED_ON, "passed_on", "given to the web server unclassified, the window being closed") \
 	X(CLIENT_GONE, "client_gone", "closed: the client went away first")                        \

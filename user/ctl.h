@@ -23,20 +23,14 @@
 #include <sys/types.h>
 #include <sys/un.h>
 
+#include "limit.h"
+
 #define CTL_DIR	  "/run/acme-steer"
 #define CTL_GROUP "acme-steer" /* its members may control; need not exist */
 
-/* Limits: all that the other end controls. */
-#define CTL_MAX_CONNS	      64	/* conversations at once; more wait in the accept queue */
-#define CTL_MAX_REQUEST	      65536	/* bytes, the empty line included */
-#define CTL_MAX_PAIRS	      256	/* key=value lines */
-#define CTL_MAX_ANSWER	      (4 << 20) /* bytes; 64 windows of 100 long names are under 2 MiB */
-#define CTL_MAX_ERROR	      512	/* bytes of an error's text and its NUL */
-#define CTL_REQUEST_TIMEOUT_S 5		/* to send the request; again to take the answer */
-#define CTL_MAX_DRAIN_S	      86400	/* that a close waits for connections, when it says how long */
-
-#define CTL_WORD_MAX 31 /* bytes of a verb or a key: [a-z0-9-] */
-#define CTL_PATH_MAX sizeof(((struct sockaddr_un *)0)->sun_path)
+#define CTL_MAX_ERROR 512 /* bytes of an error's text and its NUL */
+#define CTL_WORD_MAX  31  /* bytes of a verb or a key: [a-z0-9-] */
+#define CTL_PATH_MAX  sizeof(((struct sockaddr_un *)0)->sun_path)
 
 struct ctl_request {
 	char verb[CTL_WORD_MAX + 1];
@@ -97,9 +91,9 @@ void ctl_unlock_file(const char *path, int fd);
 /*
  * For the resident process that ctl_client_start() started: tells it through --ready-fd that the
  * socket answers (CTL_READY), or that another process has the lock (CTL_BUSY), and closes @fd.
- * After CTL_READY stderr, which was the parent's pipe, is @null_fd, an open /dev/null that stays the
- * caller's: call log_to_syslog(). From now
- * on SIGPIPE is ignored. What goes wrong otherwise is written to stderr, before exit.
+ * After CTL_READY stderr, which was the parent's pipe, is @null_fd, an open /dev/null that stays
+ * the caller's: call log_to_syslog(). From now on SIGPIPE is ignored. What goes wrong otherwise is
+ * written to stderr, before exit.
  */
 #define CTL_READY "ready\n"
 #define CTL_BUSY  "busy\n"

@@ -30,7 +30,6 @@
 
 #define CTL_BACKLOG	    64
 #define CTL_EVENTS	    16	  /* events of one dispatch */
-#define CTL_MAX_GROUPS	    65536 /* supplementary groups of a peer; the kernel's NGROUPS_MAX */
 #define CTL_ACCEPT_PAUSE_NS (100 * NSEC_PER_MSEC) /* without descriptors: not to spin */
 
 enum conn_state { CONN_READING, CONN_HANDLING, CONN_SENDING, CONN_CLOSED };

@@ -9,10 +9,8 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "limit.h"
 #include "steer_shared.h"
-
-/* Devices that connections of one window may use before hand-off says no. */
-#define GUARDS_MAX_DEVICES 256
 
 struct guards;
 

@@ -9,11 +9,7 @@
 
 #include "addr.h"
 #include "guards.h"
-
-/* A connection whose new socket the kernel won't make is given up after this. */
-#define HANDOFF_DEADLINE_NS (UINT64_C(60) * 1000000000)
-/* Most bytes of the client's that move with a connection. */
-#define HANDOFF_MAX_BYTES (8u << 20)
+#include "limit.h"
 
 /* One worker's scratch memory and raw sockets. Not shared between threads. */
 struct handoff_worker;

@@ -7,12 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Most bytes of handshake message that are reassembled; more is not a ClientHello to us. */
-#define HELLO_MAX_HANDSHAKE 16384
-/* Most bytes of stream that are looked at: that handshake, and the headers of its records. */
-#define HELLO_MAX_STREAM (HELLO_MAX_HANDSHAKE + 4096)
-/* A host name in SNI has at most this many bytes (RFC 6066 names are DNS names). */
-#define HELLO_MAX_SNI 255
+#include "limit.h"
 
 enum hello_answer {
 	HELLO_DONE, /* a whole ClientHello: *ret_hello is filled in */

@@ -9,14 +9,11 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "limit.h"
 #include "source.h"
 #include "window.h"
 
 struct relay;
-
-/* Idle pipes that a worker keeps, and pipes that it has at most; beyond, bytes are copied. */
-#define RELAY_POOL_PIPES 16
-#define RELAY_MAX_PIPES	 256
 
 /* The two ends of a relay; the other is !side. */
 enum relay_side { CLIENT, TARGET };

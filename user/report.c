@@ -151,6 +151,18 @@ static struct json_object *counters_report(const struct engine_numbers *numbers)
 	return report;
 }
 
+/* Of relays at once: how many there are, how many may be, and what that has led to. */
+static struct json_object *relay_limit_report(const struct resident *resident)
+{
+	struct json_object *report = json_object_new_object();
+
+	add_number(report, "connections", routes_relays(&resident->routes));
+	add_number(report, "max", resident->routes.max_relays);
+	json_object_object_add(report, "reached", json_object_new_boolean(resident->relays_full));
+	add_number(report, "times", resident->times_full);
+	return report;
+}
+
 struct json_object *resident_report(const struct resident *resident, uint64_t now_ns)
 {
 	const struct window_set *set = &resident->routes.windows;
@@ -184,6 +196,7 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	json_object_object_add(report, "responder", keeper_report(resident->challenges.keeper));
 	json_object_object_add(report, "connections", connections);
 	json_object_object_add(report, "counters", counters_report(&numbers));
+	json_object_object_add(report, "relay_limit", relay_limit_report(resident));
 	json_object_object_add(report, "relay_reasons", reasons_report(numbers.loop.reasons));
 	return report;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "listeners.h"
@@ -30,6 +31,15 @@ static void clean_policy(void)
 			 removed);
 }
 
+/* A relay has descriptors, and others must be left. */
+static uint32_t max_relays(void)
+{
+	struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	return (uint32_t)MIN(limit.rlim_cur / RELAY_FDS, (rlim_t)RELAY_MAX_CONNS);
+}
+
 int resident_init(struct resident *resident, unsigned workers)
 {
 	struct stat st;
@@ -46,7 +56,7 @@ int resident_init(struct resident *resident, unsigned workers)
 		close(resident->notify_fd);
 		return err;
 	}
-	routes_init(&resident->routes);
+	routes_init(&resident->routes, max_relays());
 	clean_policy();
 	return 0;
 }
@@ -72,11 +82,30 @@ void resident_stay(struct resident *resident)
 		log_warn("no window can be opened: %s", error);
 }
 
+/* Are so many relayed that what is new had better not be steered? */
+static bool look_at_relays(struct resident *resident, uint64_t now)
+{
+	const uint64_t max = resident->routes.max_relays;
+	const uint64_t n = routes_relays(&resident->routes);
+	bool full = n >= (resident->relays_full ? max * 3 / 4 : max * 7 / 8);
+
+	if (full && !resident->relays_full) {
+		resident->times_full++;
+		if (log_limit_ok(&resident->full_limit, 1, 60 * NSEC_PER_SEC, now))
+			log_warn("%llu connections are relayed, of %llu that may be: new ones are "
+				 "not steered until some have ended; more descriptors (ulimit -n) "
+				 "allow more",
+				 (unsigned long long)n, (unsigned long long)max);
+	}
+	return resident->relays_full = full;
+}
+
 /* Gives every port the lease that its windows are good for now: none for a port without. */
 static void renew(struct resident *resident, uint64_t now)
 {
 	const struct window_set *set = &resident->routes.windows;
 	struct engine *engine = resident->engine;
+	bool full = look_at_relays(resident, now);
 
 	for (size_t i = 0; i < set->n; i++) {
 		const struct window_options *options = &set->windows[i]->options;
@@ -85,7 +114,8 @@ static void renew(struct resident *resident, uint64_t now)
 			uint16_t port = options->ports[k];
 			uint64_t deadline = window_set_port_deadline(set, port);
 
-			engine_lease(engine, port, MIN(deadline, now + STEER_LEASE_NS));
+			engine_lease(engine, port,
+				     full ? STEER_LEASE_PAST : MIN(deadline, now + STEER_LEASE_NS));
 		}
 	}
 	resident->renewed_ns = now;
@@ -101,7 +131,10 @@ static void end_leases(struct resident *resident, const struct window_options *o
 
 static void drain_if_unused(struct resident *resident)
 {
-	if (resident->routes.windows.n == 0 && resident->engine)
+	if (resident->routes.windows.n > 0)
+		return;
+	resident->relays_full = false;
+	if (resident->engine)
 		engine_drain(resident->engine, resident->stays ? RESIDENT_REVIVABLE_NS : 0);
 }
 

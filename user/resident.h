@@ -13,6 +13,7 @@
 #include "closing.h"
 #include "ctl_server.h"
 #include "engine.h"
+#include "log.h"
 #include "routes.h"
 
 /* ACME clients that validate several names open and close their listener for each. */
@@ -33,6 +34,9 @@ struct resident {
 	struct arms arms;
 	bool had_request;
 	uint64_t renewed_ns;
+	bool relays_full;    /* nothing new is steered, so many being relayed */
+	uint64_t times_full; /* how often that began */
+	struct log_limit full_limit;
 };
 
 /* @workers: of each engine. 0 or -errno. */

@@ -8,7 +8,7 @@
 /* A connection that was accepted when its window was just being closed is counted there. */
 #define TALLY_REST_NS NSEC_PER_SEC
 
-void routes_init(struct routes *routes)
+void routes_init(struct routes *routes, uint32_t max_relays)
 {
 	pthread_rwlockattr_t attr;
 
@@ -21,6 +21,8 @@ void routes_init(struct routes *routes)
 	routes->challenges = (struct challenge_set){};
 	routes->closed = NULL;
 	routes->stray = (struct tally){};
+	routes->max_relays = max_relays;
+	routes->relays = 0;
 }
 
 void routes_free(struct routes *routes)
@@ -35,6 +37,16 @@ void routes_free(struct routes *routes)
 	}
 	challenge_set_clear(&routes->challenges);
 	pthread_rwlock_destroy(&routes->lock);
+}
+
+void routes_relay(struct routes *routes, bool on)
+{
+	__atomic_fetch_add(&routes->relays, on ? 1 : UINT32_MAX, __ATOMIC_RELAXED);
+}
+
+uint32_t routes_relays(const struct routes *routes)
+{
+	return __atomic_load_n(&routes->relays, __ATOMIC_RELAXED);
 }
 
 struct route routes_web_server(struct routes *routes, const struct endpoint *local,

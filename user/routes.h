@@ -20,6 +20,8 @@ struct routes {
 	struct endpoint built_in; /* where the built-in responder is, while there are challenges */
 	struct tally *closed;	  /* of closed windows that still have connections; newest first */
 	struct tally stray;	  /* connections of no window, open or closed */
+	uint32_t max_relays;	  /* relayed connections at once, of all workers */
+	uint32_t relays;	  /* those that there are; __atomic */
 };
 
 /* Where one connection goes, and how. */
@@ -32,7 +34,8 @@ struct route {
 	struct tally *tally; /* held for the caller, who has to tally_release() it */
 };
 
-void routes_init(struct routes *routes);
+/* @max_relays: see limit.h. */
+void routes_init(struct routes *routes, uint32_t max_relays);
 void routes_free(struct routes *routes);
 
 /*
@@ -49,6 +52,12 @@ struct route routes_web_server(struct routes *routes, const struct endpoint *loc
  */
 bool routes_responder(struct routes *routes, const struct endpoint *local, const char *sni,
 		      struct route *ret_route);
+
+/* One more connection is relayed (@on), or one less. Any thread. */
+void routes_relay(struct routes *routes, bool on);
+
+/* How many are; any thread. */
+uint32_t routes_relays(const struct routes *routes);
 
 /* Takes @window out; its tally joins the closed ones. */
 void routes_close_window(struct routes *routes, const struct window *window, uint64_t now_ns);

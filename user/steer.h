@@ -12,7 +12,9 @@
 
 /* How long a lease lasts when nobody renews it, and how often it is renewed. */
 #define STEER_LEASE_NS 900000000u
-#define STEER_RENEW_NS 200000000u
+/* A lease that is over: what comes is passed by, and counted. */
+#define STEER_LEASE_PAST 1u
+#define STEER_RENEW_NS	 200000000u
 
 struct steer;
 

@@ -9,22 +9,17 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "limit.h"
 #include "name.h"
 
-#define WINDOW_MAX	   64  /* windows open at once */
-#define WINDOW_MAX_PORTS   8   /* ports of one window */
-#define WINDOW_MAX_DOMAINS 100 /* names of one window */
-#define WINDOW_NAME_MAX	   63  /* bytes of a window's name: [A-Za-z0-9._-] */
-#define WINDOW_NAME_SIZE   96  /* of its buffer: that of an armed window has an address */
-#define WINDOW_DOMAIN_MAX  NAME_MAX_LEN
+#define WINDOW_NAME_SIZE  96 /* of a name's buffer: that of an armed window has an address */
+#define WINDOW_DOMAIN_MAX NAME_MAX_LEN
 
 #define WINDOW_DEFAULT_NAME	"default"
 #define WINDOW_DEFAULT_PORT	443
 #define WINDOW_DEFAULT_TTL_S	600
-#define WINDOW_MAX_TTL_S	3600
 #define WINDOW_DEFAULT_SNIFF_MS 3000
 #define WINDOW_MIN_SNIFF_MS	100
-#define WINDOW_MAX_SNIFF_MS	60000
 
 enum plane { PLANE_AUTO, PLANE_HANDOFF, PLANE_RELAY, PLANE_COUNT };
 extern const char *const plane_names[PLANE_COUNT]; /* "auto", "handoff", "relay" */

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The limits of user/limit.h that no other test reaches (silent clients: test_overload; descriptors: the same)."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from lab import longer, wait_until
+from servers import SMALL, get, request_on, tls_on
+from steer import BINARY, plane_options
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+DESCRIPTORS = 1024       # of the resident process
+RELAYS = DESCRIPTORS // 4
+PAUSE = RELAYS * 7 // 8  # nothing new is steered from here on
+RESUME = RELAYS * 3 // 4
+
+
+@pytest.fixture
+def few(lab, steer):
+    """A resident process that may have few relays."""
+    process = lab.edge.start("serve", ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", BINARY, "serve"])
+    wait_until(lambda: steer.run("status").code == 3, what="it answers")
+    yield process
+    process.kill()
+
+
+@pytest.mark.needs_steer
+def test_relays(lab, nginx, steer, few):
+    """At the limit new connections go straight to the web server; when relays end they are steered again."""
+    steer.ok("open", *plane_options("relay"))
+    kept = []
+
+    def keep():
+        kept.append(tls_on(lab.ca.connect((lab.edge.v4, lab.edge.v6)[len(kept) % 2])))
+        assert request_on(kept[-1]) == SMALL
+
+    while not steer.ask()["relay_limit"]["reached"]:
+        assert len(kept) < RELAYS, steer.ask()["relay_limit"]
+        keep()
+    before = steer.ask()
+    assert before["relay_limit"] == {"connections": before["connections"]["relayed"], "max": RELAYS, "reached": True,
+                                     "times": 1}
+    assert PAUSE <= before["connections"]["relayed"] <= RELAYS
+    for _ in range(20):
+        keep()
+    after = steer.ask()
+    assert after["counters"]["accepted"] == before["counters"]["accepted"]
+    assert after["counters"]["passed_lease_over"] >= before["counters"]["passed_lease_over"] + 20
+    assert after["counters"]["lost"] == after["counters"]["server_down"] == 0
+    # Nobody notices: those that are relayed go on, as do those that are not.
+    for tls in kept:
+        assert request_on(tls) == SMALL
+    while steer.ask()["connections"]["relayed"] >= RESUME:
+        kept.pop(0).close()
+    wait_until(lambda: not steer.ask()["relay_limit"]["reached"], what="it steers again")
+    before = steer.ask()["counters"]["accepted"]
+    assert get(lab, lab.edge.v4) == SMALL
+    assert steer.ask()["counters"]["accepted"] == before + 1
+    for tls in kept:
+        tls.close()
+    steer.close()
+
+
+@pytest.mark.needs_steer
+def test_relays_come_at_once(lab, nginx, steer, few, best):
+    """More than there may be, before steering ends: the others are handed off, or wait until a relay ends."""
+    steer.ok("open", *plane_options("relay"))
+    many = RELAYS + 100
+    sockets = [lab.ca.connect(lab.edge.v4) for _ in range(many)]
+    wait_until(lambda: steer.ask()["counters"]["accepted"] >= RELAYS, what="they are accepted")
+    # Silent so far: now all of them have their say.
+    for sock in sockets:
+        sock.settimeout(longer(20))
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    for sock in sockets:
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+        assert b"400 The plain HTTP request" in answer, answer
+        sock.close()
+    counters = steer.ask()["counters"]
+    assert counters["over_relays"] > 0, counters
+    assert counters["lost"] == counters["server_down"] == 0, counters
+    if best == "handoff":
+        assert counters["handed_off_web"] > 0, counters
+    assert steer.ask()["relay_limit"]["max"] == RELAYS
+    steer.close()
+
+
+def test_manual_has_them():
+    """The table in the manual, and user/limit.h, are one."""
+    header = subprocess.run(["cpp", "-dM", ROOT / "user" / "limit.h"], capture_output=True, text=True, check=True).stdout
+    defined = dict(re.findall(r"^#define (\w+) (.+)$", header, re.M))
+    manual = (ROOT / "deploy" / "man" / "acme-steer.8").read_text(encoding="utf-8")
+    table = manual[manual.index(".Sh LIMITS"):manual.index(".Sh SEE ALSO")]
+    rows = dict(re.findall(r"^\.It (.+?) Ta (.+?) Ta ", table, re.M))
+    for row, names in {
+            "unclassified connections": ["CONN_MAX_UNCLASSIFIED"],
+            "of one address, IPv6 /64": ["CONN_MAX_UNCLASSIFIED_PER_SOURCE"],
+            "bytes of a ClientHello": ["HELLO_MAX_HANDSHAKE"],
+            "waiting for a ClientHello": ["WINDOW_MAX_SNIFF_MS"],
+            "waiting for a responder": ["CONN_RESPONDER_WAIT_NS"],
+            "waiting for a web server": ["CONN_SERVER_WAIT_NS"],
+            "waiting for its queue": ["CONN_QUEUE_WAIT_NS"],
+            "relayed connections": ["RELAY_MAX_CONNS", "RELAY_FDS"],
+            "windows": ["WINDOW_MAX"],
+            "ports, names of a window": ["WINDOW_MAX_PORTS", "WINDOW_MAX_DOMAINS"],
+            "challenges, their ports": ["CHALLENGE_MAX", "CHALLENGE_MAX_PORTS"],
+            "handshakes of the responder": ["ANSWER_MAX_CONNS", "ANSWER_HANDSHAKE_NS"],
+            "control conversations": ["CTL_MAX_CONNS"],
+            "bytes, lines of a request": ["CTL_MAX_REQUEST", "CTL_MAX_PAIRS"],
+            "time to send it": ["CTL_REQUEST_TIMEOUT_S"],
+            "close with Fl -drain": ["CLOSING_MAX_DRAIN"]}.items():
+        said = [int(n) for n in re.findall(r"\d+", rows[row].replace("1/4", "4"))]
+        for name in names:
+            number = int(re.search(r"\d+", defined[name].replace("UINT64_C", ""))[0])
+            assert (number // 1000 if name.endswith("_MS") else number) in said, (row, rows[row], name, number)
