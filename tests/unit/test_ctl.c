@@ -447,6 +447,34 @@ static void crowd_waits_for_its_turn(void **state)
 	ctl_server_free(server);
 }
 
+/* A word now and then is no request; and all the places are free again in time. */
+static void drips_and_a_silent_crowd(void **state)
+{
+	struct ctl_server *server = new_server();
+	uint64_t began_ns = now_ns(), end_ns = began_ns + CTL_REQUEST_TIMEOUT_S * NSEC_PER_SEC;
+	int crowd[CTL_MAX_CONNS], fd;
+
+	for (int i = 0; i < CTL_MAX_CONNS; i++)
+		crowd[i] = talk("");
+	fd = talk("ping\n\n");
+	pump(server, 0);
+	nothing_yet(fd);
+	while (now_ns() < end_ns - NSEC_PER_SEC) {
+		assert_int_equal(send(crowd[0], "x", 1, MSG_NOSIGNAL), 1);
+		pump(server, 200);
+	}
+	nothing_yet(crowd[0]);
+	nothing_yet(fd);
+	pump(server, 1500);
+	assert_true(now_ns() >= end_ns);
+	for (int i = 0; i < CTL_MAX_CONNS; i++)
+		assert_string_equal(answer_of(crowd[i]),
+				    "error: the request didn't come whole within 5 s\n");
+	assert_string_equal(answer_of(fd), "line one two\nok\n");
+	assert_false(ctl_server_busy(server));
+	ctl_server_free(server);
+}
+
 static void stops_listening(void **state)
 {
 	struct ctl_server *server = new_server();
@@ -874,6 +902,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(long_answers),
 		cmocka_unit_test(stalled_peers_are_dropped),
 		cmocka_unit_test(crowd_waits_for_its_turn),
+		cmocka_unit_test(drips_and_a_silent_crowd),
 		cmocka_unit_test(stops_listening),
 		cmocka_unit_test(replaces_a_stale_socket),
 		cmocka_unit_test(checks_its_peers),
