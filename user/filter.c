@@ -116,7 +116,7 @@ static const int starter[] = {
 	SCMP_SYS(setgroups),
 	SCMP_SYS(setresgid),
 	SCMP_SYS(setresuid),
-	SCMP_SYS(setrlimit),
+
 	SCMP_SYS(sysinfo),
 	SCMP_SYS(uname),
 	SCMP_SYS(openat),
