@@ -6,15 +6,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "util.h"
 
-static inline void check(bool ok)
+#define check(ok) ((ok) ? (void)0 : check_failed(#ok, __FILE__, __LINE__))
+
+static inline void __attribute__((noreturn))
+check_failed(const char *what, const char *file, int line)
 {
-	if (!ok)
-		abort();
+	fprintf(stderr, "%s:%d: does not hold: %s\n", file, line, what);
+	abort();
 }
 
 /* What is left of the input. */
