@@ -9,6 +9,7 @@
 # make check-package  the Debian package: built, installed, run, purged
 # make chaos SECONDS=600 SEED=1  all kinds of faults under load, tests/chaos
 # make fuzz S=60  fuzzers, seconds each
+# make fuzz-coverage  what of hello.c the fuzzer's seeds reach: all of it
 # make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
 # make microbench     instructions and time of the inner functions
 # make install    DESTDIR=, PREFIX=/usr/local
@@ -43,7 +44,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-chaos check-relay check-kernels \
-	check-package check-bench chaos bench microbench fuzz install deb clean
+	check-package check-bench chaos bench microbench fuzz fuzz-coverage install deb clean
 
 all: $(B)/acme-steer
 
@@ -166,6 +167,21 @@ $(B)/fuzz/%: tests/fuzz/%.c $$(call fuzzed,tests/fuzz/$$*.c) \
 	$(call say,FUZZ)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined \
 		-fno-sanitize-recover=all -o $@ $(filter-out $(included),$(filter %.c,$^)) $(LIBS)
+
+# What of hello.c its seeds reach: every line, and every way that a branch can go; fails for less.
+fuzz-coverage: $(B)/fuzz/coverage $(B)/fuzz/fuzz_hello.seeds
+	LLVM_PROFILE_FILE=$<.profraw $< -runs=0 $(B)/fuzz/fuzz_hello.seeds 2>/dev/null
+	llvm-profdata merge -o $<.profdata $<.profraw
+	llvm-cov show $< -instr-profile=$<.profdata -show-branches=count user/hello.c > $<.txt
+	llvm-cov report $< -instr-profile=$<.profdata -show-branch-summary -show-functions user/hello.c | tee $<.report
+	@! grep -E '^ +[0-9]+\| +0\||Branch.*(True: 0,|False: 0\])' $<.txt
+	@echo "hello.c: covered whole; $<.txt"
+
+$(B)/fuzz/coverage: tests/fuzz/fuzz_hello.c user/hello.c $(wildcard include/*.h user/*.h tests/fuzz/*.h tests/unit/*.h) \
+		| $(B)/fuzz
+	$(call say,FUZZ)
+	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping \
+		-o $@ $(filter %.c,$^)
 
 $(B)/fuzz/fuzz_hello.seeds: tests/fuzz/make_seeds.py $(wildcard tests/vectors/*.hex) | $(B)/fuzz
 	$(call say,SEEDS)

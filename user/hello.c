@@ -17,6 +17,7 @@
  */
 #include "hello.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "util.h"
@@ -29,6 +30,7 @@
 #define MESSAGE_HEADER_LEN   4
 /* Version, random, and one cipher suite, one compression method, no extensions. */
 #define BODY_MIN_LEN	    (2 + 32 + 1 + (2 + 2) + (1 + 1))
+#define VERSION_LEN	    2
 #define RANDOM_LEN	    32
 #define SESSION_ID_MAX_LEN  32
 #define EXT_SERVER_NAME	    0
@@ -56,13 +58,12 @@ static size_t cursor_left(const struct cursor *c)
 	return (size_t)(c->end - c->pos);
 }
 
-/* Takes the next @len bytes; @ret may be NULL to skip them. */
+/* Takes the next @len bytes. */
 static bool take_bytes(struct cursor *c, size_t len, struct cursor *ret)
 {
 	if (cursor_left(c) < len)
 		return false;
-	if (ret)
-		*ret = (struct cursor){ c->pos, c->pos + len };
+	*ret = (struct cursor){ c->pos, c->pos + len };
 	c->pos += len;
 	return true;
 }
@@ -122,11 +123,12 @@ static char host_name_char(uint8_t byte)
 	return 0;
 }
 
+/* @name is not empty. */
 static bool parse_host_name(struct cursor name, struct hello *ret)
 {
 	size_t len = cursor_left(&name), label = 0;
 
-	if (len && name.pos[len - 1] == '.')
+	if (name.pos[len - 1] == '.')
 		len--;
 	if (!len || len > HELLO_MAX_SNI)
 		return false;
@@ -156,12 +158,13 @@ static bool parse_host_name(struct cursor name, struct hello *ret)
 static bool parse_server_name(struct cursor ext, struct hello *ret)
 {
 	struct cursor list, name;
-	unsigned int type;
+	uint8_t type;
 
 	if (!take_vector16(&ext, &list) || cursor_left(&ext) || !cursor_left(&list))
 		return false;
 	while (cursor_left(&list)) {
-		if (!take_u8(&list, &type) || !take_vector16(&list, &name) || !cursor_left(&name))
+		type = *list.pos++;
+		if (!take_vector16(&list, &name) || !cursor_left(&name))
 			return false;
 		if (type != NAME_TYPE_HOST_NAME)
 			continue;
@@ -214,16 +217,18 @@ static bool parse_extensions(struct cursor list, struct hello *ret)
 	return true;
 }
 
-/* RFC 8446 section 4.1.2, which is RFC 5246's with the extensions made certain. */
+/*
+ * RFC 8446 section 4.1.2, which is RFC 5246's with the extensions made certain. @body has
+ * BODY_MIN_LEN bytes at least: message_header_fits().
+ */
 static bool parse_body(struct cursor body, struct hello *ret)
 {
 	struct cursor session_id, suites, compressions, extensions;
-	unsigned int version;
 
-	if (!take_u16(&body, &version) || version >> 8 != RECORD_MAJOR)
+	static_assert(BODY_MIN_LEN >= VERSION_LEN + RANDOM_LEN, "these two are there");
+	if (body.pos[0] != RECORD_MAJOR)
 		return false;
-	if (!take_bytes(&body, RANDOM_LEN, NULL))
-		return false;
+	body.pos += VERSION_LEN + RANDOM_LEN;
 	if (!take_vector8(&body, &session_id) || cursor_left(&session_id) > SESSION_ID_MAX_LEN)
 		return false;
 	if (!take_vector16(&body, &suites) || !cursor_left(&suites) || cursor_left(&suites) % 2)
@@ -236,10 +241,13 @@ static bool parse_body(struct cursor body, struct hello *ret)
 	       parse_extensions(extensions, ret);
 }
 
-/* Whether a handshake record can begin with these bytes, of which there may be too few to tell. */
+/*
+ * Whether a handshake record can begin with these bytes, one at least, of which there may be too
+ * few to tell.
+ */
 static bool record_header_fits(const uint8_t *p, size_t len)
 {
-	if (len > 0 && p[0] != RECORD_HANDSHAKE)
+	if (p[0] != RECORD_HANDSHAKE)
 		return false;
 	if (len > 1 && p[1] != RECORD_MAJOR)
 		return false;

@@ -81,6 +81,7 @@ struct client {
 	uint64_t came_ns;
 	bool in_haste, drained, odd, window_was_closed;
 	uint64_t responder_failed_ns; /* 0: not yet */
+	unsigned late_tries;	      /* to give it to the responder nevertheless */
 	bool over_relays;
 	bool to_responder; /* where it is on the way to */
 };
@@ -272,6 +273,9 @@ static enum taking taking_of(struct client *client, const struct endpoint *targe
 	if (client->place == OURS)
 		check(client->to_responder ? is_his_hello(client)
 					   : !is_his_hello(client) || has_excuse(client));
+	if (client->place == OURS && client->to_responder && client->responder_failed_ns &&
+	    model.now_ns - client->responder_failed_ns > CONN_RESPONDER_WAIT_NS)
+		check(client->late_tries++ == 0);
 	taking = client->to_responder ? model.responder : model.web_server;
 	if (client->to_responder && taking != TAKES && taking != TAKES_LATER &&
 	    !client->responder_failed_ns)

@@ -149,6 +149,7 @@ static void accept_one(bool in_haste)
 		client->drained = owner.draining;
 		client->window_was_closed = model.window_closed;
 		client->relay = NULL;
+		client->responder_failed_ns = client->late_tries = 0;
 		conn_accept(&owner, client->fd, &client->address, in_haste, model.now_ns);
 		return;
 	}
@@ -189,10 +190,15 @@ static void tell_all_clients(size_t flag)
 			*((uint8_t *)&model.clients[i] + flag) = true;
 }
 
+/* The last window has been closed. */
 static void drain(void)
 {
+	model.window_closed = true;
 	tell_all_clients(offsetof(struct client, drained));
 	conn_drain(&owner, model.now_ns);
+	for (const struct conn *conn = owner.first; conn; conn = conn->next)
+		check(conn->state != CONN_SNIFFING &&
+		      (conn->state != CONN_WAITING || !conn->route.to_responder));
 }
 
 static void kill_relays(void)
@@ -226,6 +232,9 @@ static void deliver(void (*between)(void))
 		if (i == 0 && between)
 			between();
 	}
+	/* Who has ended what he says is not waited for. */
+	for (size_t i = 0; i < n; i++)
+		check(!(batch[i].events & EPOLLRDHUP) || batch[i].conn->state != CONN_SNIFFING);
 	run_timers();
 	conn_reap(&owner);
 }
@@ -386,6 +395,7 @@ static void check_all(void)
 	check(n == alive);
 	check(memcmp(in_state, owner.in_state, sizeof(in_state)) == 0);
 	check(waited_for == owner.n_waited_for && waited_for <= CONN_MAX_UNCLASSIFIED);
+	check(owner.shares.n <= waited_for && (owner.shares.n > 0) == (waited_for > 0));
 	check(tally_held(&model.tally) == n && tally_relayed(&model.tally) == relays);
 	check(model.routes.relays == relays && relays <= model.routes.max_relays + MODEL_CLIENTS);
 	if (model.routes.relays >= model.routes.max_relays)

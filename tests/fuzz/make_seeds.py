@@ -32,6 +32,81 @@ def limit_seeds():
     yield "long-cut", bytes([1 | 1 << 1, 1]) + long_body
 
 
+def extension(number, data):
+    return number.to_bytes(2, "big") + vector16(data)
+
+
+def host_names(*names, kind=b"\x00"):
+    return extension(0, vector16(b"".join(kind + vector16(name) for name in names)))
+
+
+def protocols(*names):
+    return extension(16, vector16(b"".join(bytes([len(name)]) + name for name in names)))
+
+
+def body_with(*extensions):
+    return BODY_START + vector16(b"".join(extensions))
+
+
+def record(data, kind=22, major=3):
+    return bytes([kind, major, 1]) + vector16(data)
+
+
+def message(body, kind=1, length=None):
+    return bytes([kind]) + (len(body) if length is None else length).to_bytes(3, "big") + body
+
+
+def broken_bodies():
+    """One that has everything, cut off everywhere, and each of its bytes changed; and what it can't have twice."""
+    whole = body_with(host_names(b"A-z_0.example"), protocols(b"acme-tls/1"), extension(21, bytes(2)))
+    for length in range(len(whole)):
+        yield f"cut-{length}", whole[:length]
+    for at in range(len(whole)):
+        for name, value in (("zero", 0), ("max", 255), ("more", whole[at] + 1 & 255), ("less", whole[at] - 1 & 255)):
+            yield f"{name}-{at}", whole[:at] + bytes([value]) + whole[at + 1:]
+    yield "no-extensions", BODY_START
+    yield "session-id-33", BODY_START[:34] + bytes([33]) + bytes(33) + BODY_START[35:]
+    yield "suites-odd", BODY_START[:35] + b"\x00\x03\x13\x01\x00\x01\x00"
+    yield "suites-to-the-end", BODY_START[:35] + vector16(b"\x13\x01" * 4)
+    yield "no-compressions", BODY_START[:-2] + b"\x00"
+    yield "two-names", body_with(host_names(b"a", b"b"))
+    yield "name-of-other-type", body_with(host_names(b"a", kind=b"\x01"))
+    yield "no-names", body_with(host_names())
+    yield "empty-name", body_with(host_names(b""))
+    yield "dot", body_with(host_names(b"."))
+    yield "dot-first", body_with(host_names(b".a"))
+    yield "dot-last", body_with(host_names(b"a."))
+    yield "two-name-extensions", body_with(host_names(b"a"), host_names(b"a"))
+    yield "two-alpn", body_with(protocols(b"h2"), protocols(b"h2"))
+    yield "no-protocols", body_with(protocols())
+    yield "empty-protocol", body_with(protocols(b""))
+    yield "two-protocols", body_with(protocols(b"acme-tls/1", b"h2"))
+    yield "acme-tls-2", body_with(protocols(b"acme-tls/2"))
+    for byte in b"@AZ[`az{/09:-._ ":
+        yield f"name-{byte}", body_with(host_names(b"a" + bytes([byte]) + b"a"))
+
+
+def broken_streams():
+    """Headers of records and messages, and streams that end within them."""
+    body = body_with(host_names(b"www.example.org"), protocols(b"acme-tls/1"))
+    for length in range(12):
+        yield f"stream-cut-{length}", record(message(body))[:length]
+    yield "record-type", record(message(body), kind=23)
+    yield "record-major", record(message(body), major=2)
+    yield "record-empty", record(b"") + record(message(body))
+    yield "record-long", b"\x16\x03\x01\x40\x01" + message(body)
+    yield "record-very-long", b"\x16\x03\x01\x41\x00" + message(body)
+    yield "message-type", record(message(body, kind=2))
+    for length in (0, 1, 37, 16384, 16385, 0x4100, 0x5000, 0x10000):
+        yield f"message-{length}", record(message(body, length=length))
+        yield f"message-{length}-scattered", b"".join(record(bytes([byte])) for byte in message(body, length=length))
+    for length in range(1, 4):
+        yield f"message-header-{length}", record(message(body)[:length]) + record(message(body)[length:])
+    yield "two-messages", record(message(body) + message(body))
+    # A message within its limit, in records that take it beyond the stream's.
+    yield "stream-too-long", b"".join(record(bytes([byte])) for byte in message(body_with(extension(21, bytes(5000)))))
+
+
 def main():
     vectors, seeds = map(pathlib.Path, sys.argv[1:])
     seeds.mkdir(parents=True, exist_ok=True)
@@ -42,6 +117,10 @@ def main():
         (seeds / f"{path.stem}.body").write_bytes(b"\x01" + stream[HEADERS_LEN:])
         cuts = bytes([2 * 3, 0, 4, 130])
         (seeds / f"{path.stem}.cut").write_bytes(cuts + stream)
+    for name, body in broken_bodies():
+        (seeds / f"body-{name}").write_bytes(b"\x01" + body)
+    for name, stream in broken_streams():
+        (seeds / name).write_bytes(b"\x00" + stream)
     for name, seed in limit_seeds():
         (seeds / name).write_bytes(seed)
 
