@@ -26,6 +26,7 @@
 #include "relay.h"
 #include "routes.h"
 #include "tally.h"
+#include "translated.h"
 
 #define MODEL_CLIENTS 48
 #define MODEL_STREAM  2048
@@ -73,6 +74,7 @@ struct client {
 	/* The socket. */
 	int lowat;
 	bool linger;
+	bool translated; /* its packets carry other addresses */
 	uint32_t events; /* of epoll */
 	bool polled;
 	void *data;
@@ -211,6 +213,11 @@ static uint32_t ready_events(const struct client *client)
 	return events & client->events;
 }
 
+bool translated(int fd, const struct endpoint *local)
+{
+	return client_of(fd)->translated;
+}
+
 /* --- where connections end --- */
 
 static bool is_his_hello(const struct client *client)
@@ -307,6 +314,7 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	struct client *client = client_of(fd);
 
 	check(worker && client->place == OURS && job->cookie == client->cookie);
+	check(!client->translated);
 	if (client->rst)
 		return HANDOFF_GONE;
 	job->result = SEIZE_OK;

@@ -121,6 +121,7 @@ static void client_comes(struct input *input)
 		return;
 	take(input, &byte, 1);
 	*client = (struct client){ .place = QUEUE, .fd = -1, .cookie = ++model.n, .lowat = 1 };
+	client->translated = byte > 0xe0;
 	sin6->sin6_family = AF_INET6;
 	sin6->sin6_port = htons((uint16_t)(20000 + model.n));
 	sin6->sin6_addr.s6_addr[0] = 0x20;
