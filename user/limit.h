@@ -50,13 +50,13 @@
 #define GUARDS_MAX_DEVICES 256
 
 /*
- * Connections that are relayed at once, and not more than a quarter of the descriptors that there
- * may be (RELAY_FDS). At seven eighths nothing new is steered, until there are three quarters:
- * passed_lease_over. One that is among us already, and that only a relay could take, is handed to
- * the web server if this can be, or waits for a relay to end: over_relays.
+ * Connections that are relayed at once; and not more than take, by two descriptors each, seven
+ * eighths of those that there may be. At fifteen sixteenths of it nothing new is steered, until
+ * there are seven eighths: passed_lease_over. One that is among us already, and that only a relay
+ * could take, is handed to the web server if this can be, or waits for a relay to end: over_relays.
  */
 #define RELAY_MAX_CONNS 65536
-#define RELAY_FDS	4 /* two, and half of the pipes' */
+#define RELAY_FDS_16THS 7
 /* Pipes of one worker's relays, and idle ones that it keeps. Beyond, bytes are copied. */
 #define RELAY_MAX_PIPES	 256
 #define RELAY_POOL_PIPES 16

@@ -37,7 +37,7 @@ static uint32_t max_relays(void)
 	struct rlimit limit = { .rlim_cur = RLIM_INFINITY };
 
 	getrlimit(RLIMIT_NOFILE, &limit);
-	return (uint32_t)MIN(limit.rlim_cur / RELAY_FDS, (rlim_t)RELAY_MAX_CONNS);
+	return (uint32_t)MIN(limit.rlim_cur / 16 * RELAY_FDS_16THS, (rlim_t)RELAY_MAX_CONNS);
 }
 
 int resident_init(struct resident *resident, unsigned workers)
@@ -87,7 +87,7 @@ static bool look_at_relays(struct resident *resident, uint64_t now)
 {
 	const uint64_t max = resident->routes.max_relays;
 	const uint64_t n = routes_relays(&resident->routes);
-	bool full = n >= (resident->relays_full ? max * 3 / 4 : max * 7 / 8);
+	bool full = n >= (resident->relays_full ? max * 7 / 8 : max * 15 / 16);
 
 	if (full && !resident->relays_full) {
 		resident->times_full++;
