@@ -324,6 +324,13 @@ static int allow_abort(scmp_filter_ctx ctx)
 				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 }
 
+/* On which CPUs the calling thread itself runs: primer.c. */
+static int allow_affinity(scmp_filter_ctx ctx)
+{
+	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(sched_setaffinity), 1,
+				SCMP_A0(SCMP_CMP_EQ, 0));
+}
+
 /* Limits are read only. But libbpf may want more locked memory, which isolate_resident() has seen
  * to. */
 static int allow_limits(scmp_filter_ctx ctx)
@@ -370,6 +377,8 @@ int filter_resident(void)
 		r = allow_abort(ctx);
 	if (r == 0)
 		r = allow_limits(ctx);
+	if (r == 0)
+		r = allow_affinity(ctx);
 	if (r == 0)
 		r = allow_values(ctx, SCMP_SYS(bpf), 0, bpf_commands, ARRAY_SIZE(bpf_commands));
 	if (r == 0)

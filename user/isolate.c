@@ -230,7 +230,7 @@ int isolate_resident(char *error, size_t error_size)
 		CAP_PERFMON,	      /* that read kernel structs */
 		CAP_NET_ADMIN,	      /* attach them; TCP_REPAIR, IP_TRANSPARENT, policy rules */
 		CAP_NET_RAW,	      /* replay on lo */
-		CAP_NET_BIND_SERVICE, /* source ports of transparent relays */
+		CAP_NET_BIND_SERVICE, /* transparent relays, from ports that clients don't use */
 	};
 	const char *stage = "dropping capabilities";
 	int r;

@@ -14,6 +14,7 @@ from steer import BINARY, plane_options
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DESCRIPTORS = 1024       # of the resident process
+PLACES = 64              # CONN_MAX_UNCLASSIFIED_PER_SOURCE, of one worker
 RELAYS = DESCRIPTORS * 7 // 16
 PAUSE = RELAYS * 15 // 16  # nothing new is steered from here on
 RESUME = RELAYS * 7 // 8
@@ -38,13 +39,13 @@ def test_relays(lab, nginx, steer, few):
         kept.append(tls_on(lab.ca.connect((lab.edge.v4, lab.edge.v6)[len(kept) % 2])))
         assert request_on(kept[-1]) == SMALL
 
-    while not steer.ask()["relay_limit"]["reached"]:
-        assert len(kept) < RELAYS, steer.ask()["relay_limit"]
+    for _ in range(PAUSE):
         keep()
+    wait_until(lambda: steer.ask()["relay_limit"]["reached"], what="the limit is seen")
     before = steer.ask()
     assert before["relay_limit"] == {"connections": before["connections"]["relayed"], "max": RELAYS, "reached": True,
                                      "times": 1}
-    assert PAUSE <= before["connections"]["relayed"] <= RELAYS
+    assert before["connections"]["relayed"] == PAUSE
     for _ in range(20):
         keep()
     after = steer.ask()
@@ -68,11 +69,13 @@ def test_relays(lab, nginx, steer, few):
 @pytest.mark.needs_steer
 def test_relays_come_at_once(lab, nginx, steer, few, best):
     """More than there may be, before steering ends: the others are handed off, or wait until a relay ends."""
-    steer.ok("open", *plane_options("relay"))
+    steer.ok("open", *plane_options("relay"), "--sniff-timeout", "60s")
     many = RELAYS + 20
-    sockets = [lab.ca.connect(lab.edge.v4) for _ in range(many)]
-    wait_until(lambda: steer.ask()["counters"]["accepted"] >= RELAYS, what="they are accepted")
-    # Silent so far: now all of them have their say.
+    sources = [source for source in lab.sources if ":" not in source]
+    assert many / len(sources) < PLACES
+    # Silent so far, they are waited for, and none is relayed; then all of them have their say.
+    sockets = [lab.ca.connect(lab.edge.v4, source=sources[i % len(sources)]) for i in range(many)]
+    wait_until(lambda: steer.ask()["connections"]["sniffing"] == many, what="they are accepted")
     for sock in sockets:
         sock.settimeout(longer(20))
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")

@@ -19,7 +19,7 @@ from steer import BINARY
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 UNIT = ROOT / "deploy" / "systemd" / "acme-steer.service"
-WORST_SCORE = 2.7  # with the exceptions that the unit explains
+WORST_SCORE = 2.8  # with the exceptions that the unit explains
 
 systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze (tools/install-deps)")
 
