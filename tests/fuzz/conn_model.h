@@ -26,7 +26,6 @@
 #include "relay.h"
 #include "routes.h"
 #include "tally.h"
-#include "translated.h"
 
 #define MODEL_CLIENTS 48
 #define MODEL_STREAM  2048
@@ -213,9 +212,9 @@ static uint32_t ready_events(const struct client *client)
 	return events & client->events;
 }
 
-bool translated(int fd, const struct endpoint *local)
+void guards_let_be(int fd)
 {
-	return client_of(fd)->translated;
+	check(client_of(fd)->place == OURS);
 }
 
 /* --- where connections end --- */
@@ -314,9 +313,12 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	struct client *client = client_of(fd);
 
 	check(worker && client->place == OURS && job->cookie == client->cookie);
-	check(!client->translated);
 	if (client->rst)
 		return HANDOFF_GONE;
+	if (client->translated) {
+		job->result = SEIZE_TRANSLATED;
+		return HANDOFF_REFUSED;
+	}
 	job->result = SEIZE_OK;
 	switch (taking_of(client, &job->target)) {
 	case TAKES:
