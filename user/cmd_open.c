@@ -41,7 +41,7 @@ int cmd_open(int argc, char **argv)
 		log_error("%s", error);
 		return EXIT_FAILED;
 	}
-	client.workers = options.workers;
+	cmd_options_resident(&options, &client);
 	if (cmd_options_request(&options, &message) < 0) {
 		log_error("open: the options are too long for one request");
 		return EXIT_FAILED;

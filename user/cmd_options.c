@@ -34,7 +34,9 @@ static const struct {
 enum {
 	OPTION_WINDOW = 256,
 	OPTION_NETNS = OPTION_WINDOW + ARRAY_SIZE(window_options),
-	OPTION_WORKERS
+	OPTION_WORKERS,
+	OPTION_LOG_FORMAT,
+	OPTION_LOG_VISITORS
 };
 
 int cmd_usage_error(char **argv, const char *text, const char *word)
@@ -81,8 +83,25 @@ static void show_help(const char *usage)
 	}
 	printf("\nOther options:\n" CMD_NETNS_HELP
 	       "  --workers=N              workers of a resident process that this starts (the "
-	       "CPUs, up to 4)\n"
+	       "CPUs, up to 4)\n" CMD_LOG_HELP
 	       "  -q, --quiet              say nothing but errors\n" CMD_HELP_HELP);
+}
+
+int cmd_log_format(char **argv, const char *text, enum log_format *ret_format)
+{
+	if (log_format_parse(text, ret_format) < 0) {
+		cmd_usage_error(argv, "--log-format: auto, plain, json or journal is wanted, not ",
+				text);
+		return -1;
+	}
+	if (log_set_format(*ret_format) < 0) {
+		cmd_usage_error(argv,
+				"--log-format: there is no journal here; plain and json are "
+				"possible, not ",
+				text);
+		return -1;
+	}
+	return 0;
 }
 
 static int parse_workers(const char *text, unsigned *ret_workers)
@@ -104,9 +123,11 @@ static int parse_workers(const char *text, unsigned *ret_workers)
 enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage,
 				  struct cmd_options *ret_options)
 {
-	struct option options[ARRAY_SIZE(window_options) + 5] = {
+	struct option options[ARRAY_SIZE(window_options) + 7] = {
 		{ "netns", required_argument, NULL, OPTION_NETNS },
 		{ "workers", required_argument, NULL, OPTION_WORKERS },
+		{ "log-format", required_argument, NULL, OPTION_LOG_FORMAT },
+		{ "log-visitors", no_argument, NULL, OPTION_LOG_VISITORS },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "help", no_argument, NULL, 'h' },
 	};
@@ -114,10 +135,11 @@ enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage,
 	int c;
 
 	for (size_t i = 0; i < ARRAY_SIZE(window_options); i++)
-		options[4 + i] = (struct option){ window_options[i].name, required_argument, NULL,
+		options[6 + i] = (struct option){ window_options[i].name, required_argument, NULL,
 						  OPTION_WINDOW + (int)i };
 	memset(ret_options, 0, sizeof(*ret_options));
 	window_options_init(&ret_options->window);
+	log_set_format(LOG_FORMAT_AUTO);
 
 	while ((c = cmd_getopt(argc, argv, options)) != -1) {
 		switch (c) {
@@ -133,6 +155,13 @@ enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage,
 		case OPTION_WORKERS:
 			if (parse_workers(optarg, &ret_options->workers) < 0)
 				return CMD_BAD_USAGE;
+			break;
+		case OPTION_LOG_FORMAT:
+			if (cmd_log_format(argv, optarg, &ret_options->log_format) < 0)
+				return CMD_BAD_USAGE;
+			break;
+		case OPTION_LOG_VISITORS:
+			ret_options->log_visitors = true;
 			break;
 		case '?':
 			return CMD_BAD_USAGE;
@@ -187,6 +216,14 @@ int cmd_options_request(const struct cmd_options *options, struct ctl_message *r
 		r = ctl_message_add(ret_message, "domain", window->domains[i]);
 	ctl_message_end(ret_message);
 	return r;
+}
+
+void cmd_options_resident(const struct cmd_options *options, struct ctl_client *client)
+{
+	client->workers = options->workers;
+	if (options->log_format != LOG_FORMAT_AUTO)
+		client->log_format = log_format_names[options->log_format];
+	client->log_visitors = options->log_visitors;
 }
 
 int cmd_enter_netns(const char *path)

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "ctl_client.h"
+#include "log.h"
 #include "window.h"
 
 /* Options of a command that opens a window. */
@@ -16,6 +17,8 @@ struct cmd_options {
 	const char *netns; /* as given, or NULL */
 	unsigned workers;  /* 0: not given */
 	bool quiet;
+	enum log_format log_format;
+	bool log_visitors;
 };
 
 enum cmd_parsed { CMD_GO, CMD_HELP_SHOWN, CMD_BAD_USAGE };
@@ -30,11 +33,20 @@ enum cmd_parsed cmd_options_parse(int argc, char **argv, const char *usage,
 /* The `open` request for these options. 0 or -errno of ctl_message_add(). */
 int cmd_options_request(const struct cmd_options *options, struct ctl_message *ret_message);
 
+/* What a resident process that @client starts is told. */
+void cmd_options_resident(const struct cmd_options *options, struct ctl_client *client);
+
 /*
  * getopt_long() that stops at the first word that is no option and logs one line for what it
  * refuses; '?' then. argv[0] is the subcommand's name. Only long options and -h, -q.
  */
 int cmd_getopt(int argc, char **argv, const struct option *options);
+
+/*
+ * --log-format: reads @text, and from then on this process logs so. 0, or -1 after one line.
+ * --log-format=journal without a journal is refused.
+ */
+int cmd_log_format(char **argv, const char *text, enum log_format *ret_format);
 
 /* Logs one line and returns EXIT_USAGE. */
 int cmd_usage_error(char **argv, const char *text, const char *word);
@@ -57,6 +69,12 @@ const char *cmd_duration(double seconds, char buf[CMD_DURATION_STRLEN]);
 void cmd_describe(const struct window_options *window, const char *verb, char *buf, size_t size);
 
 #define CMD_NETNS_HELP "  --netns=PATH|PID         network namespace to work in (ours)\n"
-#define CMD_HELP_HELP  "  -h, --help               this text\n"
+#define CMD_LOG_HELP                                                                             \
+	"  --log-format=FORMAT      auto, plain, json or journal (auto: the journal, with its "  \
+	"fields,\n"                                                                              \
+	"                           where there is one to write to; else plain)\n"               \
+	"  --log-visitors           log a line for each steered connection, not only those for " \
+	"acme-tls/1\n"
+#define CMD_HELP_HELP "  -h, --help               this text\n"
 
 #endif

@@ -382,7 +382,7 @@ int cmd_run(int argc, char **argv)
 		log_error("%s", error);
 		return EXIT_FAILED;
 	}
-	run.client.workers = run.options.workers;
+	cmd_options_resident(&run.options, &run.client);
 	if (cmd_options_request(&run.options, &run.open_message) < 0) {
 		log_error("run: the options are too long for one request");
 		return EXIT_FAILED;

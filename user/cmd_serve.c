@@ -45,6 +45,11 @@ static const char usage[] =
 	"      --domain, --web-server, --port, --plane, --client-ip, --sniff-timeout\n"
 	"                           as for `open`, of the windows that --arm opens\n"
 	"      --workers=N          threads that sniff (the CPUs, up to 4)\n"
+	"      --log-format=FORMAT  auto, plain, json or journal (auto: the journal, with fields, "
+	"where stderr\n"
+	"                           leads there; else plain)\n"
+	"      --log-visitors       log a line for each steered connection, not only those for "
+	"acme-tls/1\n"
 	"      --on-demand          end when no window is open and no connection is left\n"
 	"      --ready-fd=FD        write \"ready\" there when the control socket "
 	"answers\n" CMD_NETNS_HELP CMD_HELP_HELP;
@@ -53,6 +58,7 @@ struct serve_options {
 	const char *netns;
 	unsigned workers;
 	bool on_demand;
+	enum log_format log_format;
 	int ready_fd;
 	struct arms_config arms;
 	const char *armed_only; /* an option that takes --arm */
@@ -155,6 +161,8 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 		{ "arm", required_argument, NULL, 'a' },
 		{ "notice", required_argument, NULL, 'o' },
 		{ "workers", required_argument, NULL, 'w' },
+		{ "log-format", required_argument, NULL, 'l' },
+		{ "log-visitors", no_argument, NULL, 'v' },
 		{ "on-demand", no_argument, NULL, 'd' },
 		{ "ready-fd", required_argument, NULL, 'r' },
 		{ "netns", required_argument, NULL, 'n' },
@@ -170,6 +178,7 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 							      NULL, OPTION_WINDOW + (int)i };
 	window_options_init(&options->arms.window);
 	options->arms.window.gives_way = true;
+	log_set_format(LOG_FORMAT_AUTO);
 	while ((c = cmd_getopt(argc, argv, longs)) != -1) {
 		switch (c) {
 		case 'w':
@@ -180,6 +189,13 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 						optarg);
 				return CMD_BAD_USAGE;
 			}
+			break;
+		case 'l':
+			if (cmd_log_format(argv, optarg, &options->log_format) < 0)
+				return CMD_BAD_USAGE;
+			break;
+		case 'v':
+			conn_log_set_visitors(true);
 			break;
 		case 'd':
 			options->on_demand = true;
@@ -217,6 +233,9 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 				return CMD_BAD_USAGE;
 		}
 	}
+	/* Who has started it reads plain lines until it is ready. */
+	if (options->on_demand && options->ready_fd >= 0)
+		log_set_format(LOG_FORMAT_PLAIN);
 	if (check_arms(options, argv) < 0)
 		return CMD_BAD_USAGE;
 	if (optind < argc) {
@@ -386,7 +405,7 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 	if (options->ready_fd >= 0)
 		ctl_ready(options->ready_fd, CTL_READY, null_fd);
 	if (options->on_demand)
-		log_to_syslog();
+		log_to_daemon(options->log_format);
 	sd_notify(0, "READY=1");
 	run(&resident, server, sig_fd, options->on_demand);
 	ctl_server_stop_listening(server);

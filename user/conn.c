@@ -44,7 +44,9 @@ struct conn {
 	bool in_haste;	  /* see conn_accept() */
 	bool waited_for;  /* it has a place among the unclassified */
 	bool over_relays; /* it could not be relayed at once, and was counted */
-	uint16_t reason;  /* why it is relayed */
+	bool acme;	  /* it asks for acme-tls/1 */
+	bool responder_down;
+	uint16_t reason; /* why it is relayed */
 	int fd;
 	struct timer timer;
 	struct conn *next;
@@ -52,6 +54,7 @@ struct conn {
 	uint64_t deadline_ns;	   /* SNIFFING: then it goes as it stands */
 	uint64_t waiting_since_ns; /* 0: the target was not tried yet */
 	uint64_t retry_ns;
+	char *sni;	     /* for the log and the tally, owned; NULL: not known, or not needed */
 	struct tally *tally; /* of the window that it belongs to */
 	struct relay *relay; /* CONNECTING, RELAYING */
 	struct route web_server;
@@ -107,6 +110,32 @@ static void dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now);
 static void count(struct conn_owner *owner, enum conn_counter what)
 {
 	__atomic_fetch_add(&owner->counters[what], 1, __ATOMIC_RELAXED);
+}
+
+/* What has become of it, said once. */
+static void report(struct conn_owner *owner, const struct conn *conn, enum conn_outcome outcome)
+{
+	const struct conn_entry entry = {
+		.outcome = outcome,
+		.acme = conn->acme,
+		.to_responder = conn->route.to_responder,
+		.responder_down = conn->responder_down,
+		.window = conn->tally->name,
+		.name = conn->sni,
+		.peer = &conn->job.remote,
+		.local = &conn->job.local,
+		.target = conn->route.target.port ? &conn->route.target : &conn->job.local,
+		.relay_reason = conn_reason_text(conn->reason),
+	};
+	bool given = outcome == OUTCOME_HANDED_OFF || outcome == OUTCOME_RELAYED;
+
+	if (given)
+		tally_count(conn->tally,
+			    outcome == OUTCOME_RELAYED ? TALLY_RELAYED : TALLY_HANDED_OFF, 1);
+	if (given && conn->route.to_responder)
+		tally_challenge(conn->tally, conn->sni ? conn->sni : "");
+	if (conn_log_wants(conn->acme) && !conn_log(&owner->log, &entry, now_ns()))
+		count(owner, CONN_NOT_LOGGED);
 }
 
 static bool in_relay(enum conn_state state)
@@ -196,12 +225,14 @@ static void wait_for_target(struct conn_owner *owner, struct conn *conn, bool ab
 	} else if (now - conn->waiting_since_ns > limit_ns) {
 		if (conn->route.to_responder) {
 			count(owner, CONN_RESPONDER_DOWN);
+			conn->responder_down = true;
 			conn->route = conn->web_server;
 			conn->waiting_since_ns = now;
 			dispatch(owner, conn, now);
 			return;
 		}
 		count(owner, CONN_SERVER_DOWN);
+		report(owner, conn, OUTCOME_RESET);
 		conn_reset(owner, conn);
 		return;
 	}
@@ -323,6 +354,7 @@ static void relay(struct conn_owner *owner, struct conn *conn, unsigned reason, 
 		r = relay_without_address(owner, conn, r);
 		if (r < 0 && conn->route.client_ip == CLIENT_IP_TRANSPARENT) {
 			count(owner, CONN_NO_CLIENT_IP);
+			report(owner, conn, OUTCOME_RESET);
 			conn_reset(owner, conn);
 			return;
 		}
@@ -352,6 +384,7 @@ static void relay_connected(void *ctx, void *user)
 		log_info("window \"%s\": connections are relayed: %s", conn->tally->name,
 			 conn_reason_text(conn->reason));
 	count(owner, conn->route.to_responder ? CONN_RELAYED_RESPONDER : CONN_RELAYED_WEB);
+	report(owner, conn, OUTCOME_RELAYED);
 	set_state(owner, conn, CONN_RELAYING);
 }
 
@@ -390,8 +423,12 @@ int conn_owner_init(struct conn_owner *owner)
 static void handed_off(struct conn_owner *owner, struct conn *conn)
 {
 	/* Gone back to the sniffer: it will be accepted, and counted, once more. */
-	if (!conn->job.went_back)
+	if (conn->job.went_back) {
+		tally_count(conn->tally, TALLY_ACCEPTED, -1);
+	} else {
 		count(owner, conn->route.to_responder ? CONN_HANDED_RESPONDER : CONN_HANDED_WEB);
+		report(owner, conn, OUTCOME_HANDED_OFF);
+	}
 	conn_close(owner, conn);
 }
 
@@ -415,11 +452,13 @@ static void handoff_answered(struct conn_owner *owner, struct conn *conn,
 		break;
 	case HANDOFF_GONE:
 		count(owner, CONN_CLIENT_GONE);
+		report(owner, conn, OUTCOME_CLIENT_GONE);
 		conn_close(owner, conn);
 		break;
 	case HANDOFF_LOST:
 		conn->fd = -1;
 		count(owner, CONN_LOST);
+		report(owner, conn, OUTCOME_LOST);
 		conn_close(owner, conn);
 		break;
 	case HANDOFF_REFUSED:
@@ -449,8 +488,18 @@ static void route_to_responder(struct conn_owner *owner, struct conn *conn, cons
 {
 	if (!routes_responder(owner->routes, &conn->job.local, sni, &conn->route))
 		return;
+	tally_count(conn->tally, TALLY_ACCEPTED, -1);
 	tally_release(conn->tally);
 	conn->tally = conn->route.tally;
+	tally_count(conn->tally, TALLY_ACCEPTED, 1);
+}
+
+/* A connection may come here twice: drained while it waits for more. */
+static void remember_name(struct conn *conn, const struct hello *hello)
+{
+	conn->acme = hello->acme_tls;
+	if (hello->sni_len && !conn->sni && conn_log_wants(conn->acme))
+		conn->sni = strdup(hello->sni);
 }
 
 /*
@@ -490,6 +539,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 
 	if (n < 0 && errno != EAGAIN && errno != EINTR) {
 		count(owner, CONN_CLIENT_GONE);
+		report(owner, conn, OUTCOME_CLIENT_GONE);
 		conn_close(owner, conn);
 		return;
 	}
@@ -503,6 +553,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	}
 	switch (hello_parse(owner->peek, (size_t)n, &need, &hello)) {
 	case HELLO_DONE:
+		remember_name(conn, &hello);
 		if (hello.acme_tls)
 			route_to_responder(owner, conn, hello.sni);
 		break;
@@ -548,6 +599,7 @@ void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage
 		endpoint_from_sockaddr(&local, &conn->job.local);
 	conn->web_server = routes_web_server(owner->routes, &conn->job.local, &sniff_ns);
 	conn->tally = conn->web_server.tally;
+	tally_count(conn->tally, TALLY_ACCEPTED, 1);
 	if (!conn->job.local.port || endpoint_from_sockaddr(peer, &conn->job.remote) < 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &conn->job.cookie, &cookie_len) < 0) {
 		count(owner, CONN_CLIENT_GONE);
@@ -567,6 +619,7 @@ void conn_event(struct conn_owner *owner, struct conn *conn, uint32_t events, ui
 		return; /* an event of the same batch as the one that moved it on */
 	if (events & EPOLLERR) {
 		count(owner, CONN_CLIENT_GONE);
+		report(owner, conn, OUTCOME_CLIENT_GONE);
 		conn_close(owner, conn);
 		return;
 	}
@@ -584,6 +637,7 @@ void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now)
 	switch ((enum conn_state)conn->state) {
 	case CONN_SNIFFING:
 		count(owner, CONN_TIMED_OUT);
+		tally_count(conn->tally, TALLY_TIMED_OUT, 1);
 		conn->route = conn->web_server;
 		dispatch(owner, conn, now);
 		break;
@@ -646,6 +700,7 @@ void conn_reap(struct conn_owner *owner)
 
 		owner->closed = conn->next;
 		__atomic_fetch_sub(&owner->in_state[CONN_CLOSED], 1, __ATOMIC_RELAXED);
+		free(conn->sni);
 		free(conn);
 	}
 }

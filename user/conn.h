@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "conn_log.h"
 #include "guards.h"
 #include "handoff.h"
 #include "hello.h"
@@ -38,7 +39,8 @@
 	X(RESPONDER_DOWN, "responder_down", "given to the web server, the responder not answering") \
 	X(SERVER_DOWN, "server_down", "reset: no web server has taken it for seconds")             \
 	X(LOST, "lost", "given up in a hand-off")                                                  \
-	X(ACCEPT_PAUSED, "accept_paused", "times that accept() paused, descriptors having run out")
+	X(ACCEPT_PAUSED, "accept_paused", "times that accept() paused, descriptors having run out") \
+	X(NOT_LOGGED, "not_logged", "without a line in the log: too many in a second")
 /* clang-format on */
 
 #define CONN_COUNTER_ENUM(id, name, text) CONN_##id,
@@ -85,7 +87,8 @@ struct conn_owner {
 	struct timers timers;
 	unsigned n_waited_for; /* unclassified connections that have a place */
 	struct shares shares;  /* of the places */
-	struct conn *first;    /* all that are not closed */
+	struct conn_log log;
+	struct conn *first; /* all that are not closed */
 	struct conn *closed;
 	uint64_t counters[CONN_COUNTER_COUNT]; /* read by others: __atomic */
 	uint64_t reasons[RELAY_REASONS];       /* why connections were relayed; likewise */

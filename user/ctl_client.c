@@ -307,8 +307,8 @@ static char **resident_environment(void)
 static void __attribute__((noreturn))
 become_resident(const struct ctl_client *client, int stderr_fd, int ready_fd)
 {
-	char netns[PATH_MAX + 16], workers[32], self[PATH_MAX];
-	char *argv[7] = { "acme-steer", "serve", "--on-demand", "--ready-fd=3" };
+	char netns[PATH_MAX + 16], workers[32], log_format[32], self[PATH_MAX];
+	char *argv[9] = { "acme-steer", "serve", "--on-demand", "--ready-fd=3" };
 	static_assert(READY_FD == 3, "as in argv");
 	size_t argc = 4;
 	sigset_t none;
@@ -322,6 +322,13 @@ become_resident(const struct ctl_client *client, int stderr_fd, int ready_fd)
 		snprintf(workers, sizeof(workers), "--workers=%u", client->workers);
 		argv[argc++] = workers;
 	}
+
+	if (client->log_format) {
+		snprintf(log_format, sizeof(log_format), "--log-format=%s", client->log_format);
+		argv[argc++] = log_format;
+	}
+	if (client->log_visitors)
+		argv[argc++] = "--log-visitors";
 
 	/* Above 9, so that no dup2() below overwrites another's source. */
 	stderr_fd = fcntl(stderr_fd, F_DUPFD, 10);

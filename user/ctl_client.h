@@ -16,7 +16,10 @@ struct ctl_client {
 	ino_t netns_inode;
 	bool has_netns;		   /* the user named a network namespace */
 	char netns_path[PATH_MAX]; /* where to open it */
-	unsigned workers;	   /* for a resident process that is started; 0: its default */
+	/* For a resident process that is started. */
+	unsigned workers;	/* 0: its default */
+	const char *log_format; /* a name of it; NULL: its default */
+	bool log_visitors;
 };
 
 struct ctl_answer {

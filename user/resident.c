@@ -19,6 +19,7 @@
 #include "log.h"
 #include "policy.h"
 #include "resident.h"
+#include "summary.h"
 #include "util.h"
 
 /* Rules and routes that a killed process has left. */
@@ -279,16 +280,15 @@ void resident_numbers(const struct resident *resident, struct engine_numbers *re
 		engine_numbers_add(resident->engine, ret_numbers);
 }
 
-/* Connections so far, by how they were passed on. */
-static void count_connections(const struct resident *resident, uint64_t *ret_handed_off,
-			      uint64_t *ret_relayed)
+/* New connections that were to be steered and were not, so far. The relay's own are not meant. */
+static uint64_t count_passed_by(const struct resident *resident)
 {
 	struct engine_numbers numbers;
-	const uint64_t *n = numbers.loop.counters;
+	const uint64_t *n = numbers.steer;
 
 	resident_numbers(resident, &numbers);
-	*ret_handed_off = n[CONN_HANDED_WEB] + n[CONN_HANDED_RESPONDER];
-	*ret_relayed = n[CONN_RELAYED_WEB] + n[CONN_RELAYED_RESPONDER];
+	return n[COUNTER_PASSED_LEASE] + n[COUNTER_PASSED_OVERLOAD] + n[COUNTER_PASSED_NO_SNIFFER] +
+	       n[COUNTER_PASSED_ASSIGN];
 }
 
 /* What of a window just opened is on other hosts; and of those that took its options over. */
@@ -304,6 +304,16 @@ static void find_elsewhere(const struct window_set *set, struct window *opened)
 			window->web_server_elsewhere = options->has_web_server &&
 						       !listeners_is_local(&options->web_server);
 	}
+}
+
+static void log_opened(const struct window_options *options)
+{
+	const struct log_fields fields = { {
+		[LOG_FIELD_EVENT] = "opened",
+		[LOG_FIELD_WINDOW] = options->name,
+	} };
+
+	log_event(LOG_LEVEL_INFO, &fields, "window \"%s\" opened", options->name);
 }
 
 int resident_open_window(struct resident *resident, const struct window_options *options,
@@ -331,12 +341,12 @@ int resident_open_window(struct resident *resident, const struct window_options 
 		pthread_rwlock_unlock(&resident->routes.lock);
 	}
 	if (!err && !*ret_renewed)
-		count_connections(resident, &window->handed_off_before, &window->relayed_before);
+		window->passed_by_before = count_passed_by(resident);
 	if (err)
 		drain_if_unused(resident);
 	else if (!*ret_renewed)
-		log_info("window \"%s\" opened", options->name);
-	free(tally);
+		log_opened(options);
+	tally_free(tally);
 	return err;
 }
 
@@ -395,22 +405,17 @@ void resident_close_window(struct resident *resident, struct ctl_conn *conn,
 			   const struct window *window, const char *why)
 {
 	const struct window_options options = window->options;
-	uint64_t handed_off, relayed;
-	char line[256];
+	struct summary summary;
 
-	count_connections(resident, &handed_off, &relayed);
-	snprintf(line, sizeof(line),
-		 "open for %.1f s; %llu challenge connections, %llu connections handed off, %llu "
-		 "relayed",
-		 (double)(now_ns() - window->opened_ns) / (double)NSEC_PER_SEC,
-		 (unsigned long long)__atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED),
-		 (unsigned long long)(handed_off - window->handed_off_before),
-		 (unsigned long long)(relayed - window->relayed_before));
+	summary_make(window, count_passed_by(resident) - window->passed_by_before, now_ns(),
+		     &summary);
 	routes_close_window(&resident->routes, window, now_ns());
 	end_leases(resident, &options);
-	log_info("window \"%s\" %s: %s", options.name, why, line);
+	summary.fields.value[LOG_FIELD_WINDOW] = options.name;
+	log_event(LOG_LEVEL_INFO, &summary.fields, "window \"%s\" %s: %s", options.name, why,
+		  summary.text);
 	if (conn)
-		ctl_reply_line(conn, "closed %s %s", options.name, line);
+		ctl_reply_line(conn, "closed %s %s", options.name, summary.text);
 	if (options.built_in)
 		challenges_forget(resident, options.ports[0]);
 }

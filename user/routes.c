@@ -33,8 +33,9 @@ void routes_free(struct routes *routes)
 		struct tally *tally = routes->closed;
 
 		routes->closed = tally->next;
-		free(tally);
+		tally_free(tally);
 	}
+	tally_done(&routes->stray);
 	challenge_set_clear(&routes->challenges);
 	pthread_rwlock_destroy(&routes->lock);
 }
@@ -148,7 +149,7 @@ void routes_reap_tallies(struct routes *routes, uint64_t now_ns)
 
 		if (tally_is_over(tally, now_ns)) {
 			*link = tally->next;
-			free(tally);
+			tally_free(tally);
 		} else {
 			link = &tally->next;
 		}

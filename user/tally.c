@@ -2,8 +2,15 @@
 /* The connections of one window that are still ours. */
 #include "tally.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "util.h"
+
+/* Of all tallies' names: challenges are rare. */
+static pthread_mutex_t names_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct tally *tally_new(const char *name)
 {
@@ -12,6 +19,23 @@ struct tally *tally_new(const char *name)
 	if (tally)
 		snprintf(tally->name, sizeof(tally->name), "%s", name);
 	return tally;
+}
+
+void tally_done(struct tally *tally)
+{
+	for (size_t i = 0; i < tally->n_names; i++)
+		free(tally->names[i].name);
+	free(tally->names);
+	tally->names = NULL;
+	tally->n_names = 0;
+}
+
+void tally_free(struct tally *tally)
+{
+	if (!tally)
+		return;
+	tally_done(tally);
+	free(tally);
 }
 
 void tally_hold(struct tally *tally)
@@ -38,6 +62,99 @@ uint32_t tally_held(const struct tally *tally)
 uint32_t tally_relayed(const struct tally *tally)
 {
 	return __atomic_load_n(&tally->relayed, __ATOMIC_ACQUIRE);
+}
+
+void tally_count(struct tally *tally, enum tally_number what, int n)
+{
+	__atomic_fetch_add(&tally->numbers[what], (uint64_t)(int64_t)n, __ATOMIC_RELAXED);
+}
+
+uint64_t tally_number(const struct tally *tally, enum tally_number what)
+{
+	return __atomic_load_n(&tally->numbers[what], __ATOMIC_RELAXED);
+}
+
+/* As it is shown: it stands in a list. */
+static void clean_name(const char *sni, char ret_name[TALLY_NAME_SIZE])
+{
+	size_t len = 0;
+
+	for (; sni[len] && len < NAME_MAX_LEN; len++)
+		ret_name[len] =
+			sni[len] > ' ' && sni[len] < 0x7f && sni[len] != ',' ? sni[len] : '?';
+	ret_name[len] = '\0';
+	if (!len)
+		strcpy(ret_name, "-");
+}
+
+/* The entry of @name, made if there is room; else NULL. Locked. */
+static struct tally_name *find_name(struct tally *tally, const char *name)
+{
+	struct tally_name *names;
+	char *copy;
+
+	for (size_t i = 0; i < tally->n_names; i++)
+		if (strcmp(tally->names[i].name, name) == 0)
+			return &tally->names[i];
+	if (tally->n_names == TALLY_MAX_NAMES)
+		return NULL;
+	copy = strdup(name);
+	names = copy ? realloc(tally->names, (tally->n_names + 1) * sizeof(*names)) : NULL;
+	if (!names) {
+		free(copy);
+		return NULL;
+	}
+	tally->names = names;
+	names[tally->n_names] = (struct tally_name){ .name = copy };
+	return &names[tally->n_names++];
+}
+
+void tally_challenge(struct tally *tally, const char *sni)
+{
+	char name[TALLY_NAME_SIZE];
+	struct tally_name *entry;
+
+	clean_name(sni, name);
+	tally_count(tally, TALLY_CHALLENGES, 1);
+	pthread_mutex_lock(&names_lock);
+	entry = find_name(tally, name);
+	if (entry)
+		entry->n++;
+	else
+		tally->other_names++;
+	pthread_mutex_unlock(&names_lock);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct tally_name *one = a, *other = b;
+
+	if (one->n != other->n)
+		return one->n < other->n ? 1 : -1;
+	return strcmp(one->name, other->name);
+}
+
+uint64_t tally_names(const struct tally *tally,
+		     void (*each)(void *ctx, const char *name, uint64_t n), void *ctx)
+{
+	_cleanup_free_ struct tally_name *sorted = NULL;
+	const struct tally_name *names;
+	uint64_t others;
+
+	pthread_mutex_lock(&names_lock);
+	names = tally->names;
+	if (tally->n_names)
+		sorted = malloc(tally->n_names * sizeof(*sorted));
+	if (sorted) {
+		memcpy(sorted, names, tally->n_names * sizeof(*sorted));
+		qsort(sorted, tally->n_names, sizeof(*sorted), compare_names);
+		names = sorted;
+	}
+	for (size_t i = 0; i < tally->n_names; i++)
+		each(ctx, names[i].name, names[i].n);
+	others = tally->other_names;
+	pthread_mutex_unlock(&names_lock);
+	return others;
 }
 
 void tally_kill(struct tally *tally, bool killed)

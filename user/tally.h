@@ -9,6 +9,26 @@
 
 #include "window.h"
 
+/* Names that are counted one by one; peers choose them when a window has no list. */
+#define TALLY_MAX_NAMES 128
+#define TALLY_NAME_SIZE (NAME_MAX_LEN + 1)
+
+/* What became of a window's connections so far. */
+enum tally_number {
+	TALLY_ACCEPTED,
+	TALLY_HANDED_OFF,
+	TALLY_RELAYED,
+	TALLY_TIMED_OUT,  /* among those: given to the web server without a whole ClientHello */
+	TALLY_CHALLENGES, /* likewise: given to the responder */
+	TALLY_NUMBERS
+};
+
+/* Challenges for one name. */
+struct tally_name {
+	char *name; /* printable ASCII without spaces and commas */
+	uint64_t n;
+};
+
 /*
  * Made with its window, and outlives it until the last connection has ended. Workers count
  * connections in it, so all but the name, the ports and the list are __atomic.
@@ -19,6 +39,12 @@ struct tally {
 	uint32_t relayed;	     /* those of them that the relay has */
 	uint32_t said;		     /* bits: what was logged for this window already */
 	bool killed;		     /* relayed ones are ended, and there will be no more */
+	uint64_t numbers[TALLY_NUMBERS];
+
+	/* Locked by tally.c. */
+	struct tally_name *names; /* in the order in which they came first */
+	size_t n_names;
+	uint64_t other_names; /* challenges for names that found no room */
 
 	/* Of a window that is closed. */
 	uint16_t ports[WINDOW_MAX_PORTS];
@@ -29,6 +55,9 @@ struct tally {
 
 /* NULL: no memory. */
 struct tally *tally_new(const char *name);
+void tally_free(struct tally *tally); /* NULL is fine */
+/* Frees what it has, but not itself. */
+void tally_done(struct tally *tally);
 
 /* One more connection; until tally_release() the tally is not freed. */
 void tally_hold(struct tally *tally);
@@ -41,6 +70,20 @@ void tally_relay(struct tally *tally, bool on);
 
 uint32_t tally_held(const struct tally *tally);
 uint32_t tally_relayed(const struct tally *tally);
+
+/* One more, or with @n -1 one less. */
+void tally_count(struct tally *tally, enum tally_number what, int n);
+uint64_t tally_number(const struct tally *tally, enum tally_number what);
+
+/* The responder was given a connection that asked for @sni (any bytes; "" when it had none). */
+void tally_challenge(struct tally *tally, const char *sni);
+
+/*
+ * Calls @each for every name that challenges were for, most of them first; without memory in the
+ * order in which they came. Returns how many were for names that are not kept.
+ */
+uint64_t tally_names(const struct tally *tally,
+		     void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
 
 /* Sets the flag; the workers must be told to look. */
 void tally_kill(struct tally *tally, bool killed);

@@ -71,9 +71,8 @@ struct window {
 	/* These are the opener's to set. */
 	bool responder_elsewhere; /* not an address of this host */
 	bool web_server_elsewhere;
-	uint64_t handed_off_before; /* connections, when it was opened */
-	uint64_t relayed_before;
-	struct tally *tally;	   /* its connections that are still ours */
+	uint64_t passed_by_before; /* connections of all windows, when it was opened */
+	struct tally *tally;	   /* its connections: those that are still ours, and numbers */
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };
 

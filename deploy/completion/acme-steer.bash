@@ -8,7 +8,8 @@ _acme_steer_options()
 	case $1 in
 	run | open)
 		echo --name= --ttl= --domain= --responder= --web-server= --port= --plane= \
-			--client-ip= --sniff-timeout= --netns= --workers= --quiet --help ;;
+			--client-ip= --sniff-timeout= --log-format= --log-visitors --netns= --workers= \
+			--quiet --help ;;
 	close) echo --name= --all --drain --kill --strict --netns= --quiet --help ;;
 	challenge)
 		echo --key-authorization= --ttl= --port= --web-server= --plane= --client-ip= \
@@ -18,7 +19,7 @@ _acme_steer_options()
 	probe) echo --address= --port= --expect= --timeout= --json --help ;;
 	serve)
 		echo --arm= --notice= --domain= --web-server= --port= --plane= --client-ip= \
-			--sniff-timeout= --workers= --on-demand --ready-fd= --netns= --help ;;
+			--sniff-timeout= --log-format= --log-visitors --workers= --on-demand --ready-fd= --netns= --help ;;
 	help) ;;
 	*) echo --help --version ;;
 	esac
@@ -30,6 +31,7 @@ _acme_steer_values()
 	case $1 in
 	--plane) COMPREPLY=($(compgen -W 'auto handoff relay' -- "$2")) ;;
 	--client-ip) COMPREPLY=($(compgen -W 'none transparent proxy-v1 proxy-v2' -- "$2")) ;;
+	--log-format) COMPREPLY=($(compgen -W 'auto plain json journal' -- "$2")) ;;
 	--notice) COMPREPLY=($(compgen -W 'auto bpf poll' -- "$2")) ;;
 	--netns)
 		compopt -o filenames 2>/dev/null

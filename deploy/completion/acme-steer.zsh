@@ -4,7 +4,7 @@
 # zsh: installed as _acme-steer in a directory of $fpath, as /usr/share/zsh/vendor-completions.
 
 _acme-steer() {
-	local -a verbs window netns quiet help
+	local -a verbs window log netns quiet help
 	local verb=${words[2]}
 
 	verbs=(
@@ -27,6 +27,10 @@ _acme-steer() {
 	netns=('--netns=[network namespace to work in]:path or pid:_files -W /run/netns')
 	quiet=('(-q --quiet)'{-q,--quiet}'[say nothing but errors]')
 	help=('(-h --help)'{-h,--help}'[show the options]')
+	log=(
+		'--log-format=[how the log is written]:format:(auto plain json journal)'
+		'--log-visitors[log every steered connection]'
+	)
 	window=(
 		'--ttl=[it ends by itself after this]:time:(90s 10m 1h)'
 		'*--port=[port to steer]:port:(443)'
@@ -43,7 +47,7 @@ _acme-steer() {
 	run|open)
 		local -a rest
 		[[ $verb == run ]] && rest=('*::command:_normal')
-		_arguments -s $window $netns $quiet $help $rest \
+		_arguments -s $window $log $netns $quiet $help $rest \
 			'--name=[name of the window]:name:' \
 			'*--domain=[name or IP address that is validated]:name:_hosts' \
 			'--responder=[who answers acme-tls/1]:address and port:(127.0.0.1\:31443)' \
@@ -81,7 +85,7 @@ _acme-steer() {
 			'--timeout=[for each connection]:seconds:(10)'
 		;;
 	serve)
-		_arguments -s ${window:#--ttl*} $netns $help \
+		_arguments -s ${window:#--ttl*} $log $netns $help \
 			'*--arm=[steer exactly while somebody listens there]:address and port:(127.0.0.1\:31443)' \
 			'--notice=[how that is noticed]:way:(auto bpf poll)' \
 			'*--domain=[name or IP address that is validated]:name:_hosts' \

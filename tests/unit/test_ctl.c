@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: ctl.c ctl_server.c ctl_client.c log.c
+// uses: ctl.c ctl_server.c ctl_client.c log.c log_record.c
 /*
  * Both ends of the control socket, in a directory of the test's own. The server runs in this
  * process, driven by pump(), or in a child; this program also plays the resident process that

@@ -28,7 +28,7 @@ def extension(kind, body):
 
 def client_hello(sni, alpn=b"http/1.1", total=None):
     """A TLS 1.3 ClientHello as one record; padded so that the record has total bytes."""
-    name = sni.encode()
+    name = sni if isinstance(sni, bytes) else sni.encode()
     extensions = b"".join((
         extension(0, struct.pack(">HBH", len(name) + 3, 0, len(name)) + name),
         extension(43, b"\x02\x03\x04"),
