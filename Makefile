@@ -198,6 +198,8 @@ install: all
 	install -D -m 644 deploy/README.md $(SHARE)/acme-steer/README.md
 	install -D -m 755 -t $(SHARE)/acme-steer/hooks $(filter-out %.md,$(wildcard deploy/hooks/*))
 	install -D -m 644 -t $(SHARE)/acme-steer/certbot $(filter-out %/tests,$(wildcard deploy/certbot/*))
+	install -D -m 644 -t $(SHARE)/acme-steer/prometheus $(wildcard deploy/prometheus/*)
+	install -D -m 644 -t $(SHARE)/acme-steer/grafana $(wildcard deploy/grafana/*)
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) deploy/systemd/*.service
 
 # build/deb/acme-steer_VERSION_ARCH.deb, from a copy of this tree.

@@ -85,7 +85,8 @@
 #define CTL_MAX_CONNS	      64	/* conversations at once; more wait in the accept queue */
 #define CTL_MAX_REQUEST	      65536	/* bytes, the empty line included: longer is refused */
 #define CTL_MAX_PAIRS	      256	/* key=value lines: more are refused */
-#define CTL_MAX_ANSWER	      (4 << 20) /* bytes; 64 windows of 100 long names are under 2 MiB */
+/* bytes; 64 windows, each of 100 long names and with 64 asked for, are under 3 MiB */
+#define CTL_MAX_ANSWER	      (4 << 20)
 #define CTL_MAX_GROUPS	      65536	/* of a peer; the kernel's NGROUPS_MAX: more are refused */
 #define CTL_REQUEST_TIMEOUT_S 5		/* to send the request, again to take the answer: dropped */
 #define CTL_MAX_DRAIN_S	      86400 /* that a close waits for connections, when it says how long */

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The status document: what is open, what was done, and why it was done that way. */
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "resident.h"
 #include "util.h"
 
@@ -33,8 +35,62 @@ static void add_seconds(struct json_object *to, const char *key, uint64_t ns)
 	json_object_object_add(to, key, json_object_new_double_s(seconds, text));
 }
 
-static struct json_object *window_report(const struct window *window,
-					 const struct challenge_set *challenges, uint64_t now)
+/* When @ns of CLOCK_MONOTONIC will be, or was, by the clock on the wall as it is set now. */
+static void add_time(struct json_object *to, const char *key, uint64_t ns, uint64_t now)
+{
+	time_t at = time(NULL) + (time_t)(((double)ns - (double)now) / (double)NSEC_PER_SEC + 0.5);
+	char text[32] = "";
+	struct tm tm;
+
+	if (gmtime_r(&at, &tm))
+		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	add_string(to, key, text);
+}
+
+static const char *const tally_number_names[] = {
+	[TALLY_ACCEPTED] = "accepted",	   [TALLY_HANDED_OFF] = "handed_off",
+	[TALLY_RELAYED] = "relayed",	   [TALLY_TIMED_OUT] = "timed_out",
+	[TALLY_CHALLENGES] = "challenges",
+};
+_Static_assert(ARRAY_SIZE(tally_number_names) == TALLY_NUMBERS, "a name for each number");
+
+static void add_name(void *to, const char *name, uint64_t n)
+{
+	add_number(to, name, n);
+}
+
+/* What became of its connections so far, and whom challenges were for. */
+static void add_tally(struct json_object *report, const struct tally *tally)
+{
+	struct json_object *total = json_object_new_object();
+	struct json_object *names = json_object_new_object();
+
+	for (int i = 0; i < TALLY_NUMBERS; i++)
+		add_number(total, tally_number_names[i], tally_number(tally, i));
+	add_number(report, "other_names", tally_names(tally, add_name, names));
+	json_object_object_add(report, "total", total);
+	json_object_object_add(report, "names", names);
+}
+
+/* How its connections are given to the web server, as a rule; and why they have to be relayed. */
+static void add_plane(struct json_object *report, const struct resident *resident,
+		      const struct window *window)
+{
+	const char *why = NULL;
+
+	if (window->options.plane == PLANE_RELAY)
+		why = conn_reason_text(REASON_ASKED);
+	else if (resident->last_no_handoff[0])
+		why = resident->last_no_handoff;
+	else if (window->web_server_elsewhere)
+		why = conn_reason_text(REASON_ELSEWHERE);
+	add_string(report, "plane", plane_names[window->options.plane]);
+	add_string(report, "plane_used", plane_names[why ? PLANE_RELAY : PLANE_HANDOFF]);
+	json_object_object_add(report, "plane_reason", why ? json_object_new_string(why) : NULL);
+}
+
+static struct json_object *window_report(const struct resident *resident,
+					 const struct window *window, uint64_t now)
 {
 	const struct window_options *options = &window->options;
 	struct json_object *report = json_object_new_object();
@@ -50,7 +106,7 @@ static struct json_object *window_report(const struct window *window,
 	json_object_object_add(report, "domains", domains);
 	if (options->built_in) {
 		const struct challenge_port *port =
-			challenge_set_port(challenges, options->ports[0]);
+			challenge_set_port(&resident->routes.challenges, options->ports[0]);
 
 		add_string(report, "responder", "built-in");
 		add_number(report, "challenges", port ? port->n : 0);
@@ -61,19 +117,23 @@ static struct json_object *window_report(const struct window *window,
 		add_endpoint(report, "web_server", &options->web_server);
 	else
 		json_object_object_add(report, "web_server", NULL);
-	add_string(report, "plane", plane_names[options->plane]);
+	add_plane(report, resident, window);
 	add_string(report, "client_ip", client_ip_names[options->client_ip]);
 	add_seconds(report, "opened_s", now - window->opened_ns);
-	if (options->armed)
+	if (options->armed) {
 		json_object_object_add(report, "remaining_s", NULL);
-	else
+		json_object_object_add(report, "deadline", NULL);
+	} else {
 		add_seconds(report, "remaining_s",
 			    window->deadline_ns > now ? window->deadline_ns - now : 0);
+		add_time(report, "deadline", window->deadline_ns, now);
+	}
 	json_object_object_add(report, "armed", json_object_new_boolean(options->armed));
 	add_number(report, "acme_connections",
 		   __atomic_load_n(&window->acme_connections, __ATOMIC_RELAXED));
 	add_number(report, "connections", tally_held(window->tally));
 	add_number(report, "relayed", tally_relayed(window->tally));
+	add_tally(report, window->tally);
 	return report;
 }
 
@@ -163,6 +223,33 @@ static struct json_object *relay_limit_report(const struct resident *resident)
 	return report;
 }
 
+/* The latest errors and warnings, newest first. */
+static struct json_object *errors_report(uint64_t now)
+{
+	struct json_object *list = json_object_new_array();
+	struct log_recent recent[LOG_RECENT_MAX];
+	unsigned n = log_recent(recent);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct json_object *report = json_object_new_object();
+
+		add_string(report, "level", log_level_names[recent[i].level]);
+		add_seconds(report, "age_s", now > recent[i].at_ns ? now - recent[i].at_ns : 0);
+		add_string(report, "text", recent[i].text);
+		json_object_array_add(list, report);
+	}
+	return list;
+}
+
+static struct json_object *log_report(void)
+{
+	struct json_object *report = json_object_new_object();
+
+	add_number(report, "errors", log_count(LOG_LEVEL_ERROR));
+	add_number(report, "warnings", log_count(LOG_LEVEL_WARN));
+	return report;
+}
+
 struct json_object *resident_report(const struct resident *resident, uint64_t now_ns)
 {
 	const struct window_set *set = &resident->routes.windows;
@@ -174,8 +261,7 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 
 	resident_numbers(resident, &numbers);
 	for (size_t i = 0; i < set->n; i++)
-		json_object_array_add(windows, window_report(set->windows[i],
-							     &resident->routes.challenges, now_ns));
+		json_object_array_add(windows, window_report(resident, set->windows[i], now_ns));
 	json_object_object_add(
 		planes, "handoff",
 		plane_report(resident->last_no_handoff[0] ? resident->last_no_handoff : NULL));
@@ -187,6 +273,7 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	add_number(report, "pid", (uint64_t)getpid());
 	add_number(report, "netns", resident->netns_inode);
 	add_string(report, "state", state_name(resident));
+	add_seconds(report, "uptime_s", now_ns - resident->started_ns);
 	json_object_object_add(report, "planes", planes);
 	json_object_object_add(report, "windows", windows);
 	json_object_object_add(report, "armed", arms_report(resident));
@@ -198,5 +285,7 @@ struct json_object *resident_report(const struct resident *resident, uint64_t no
 	json_object_object_add(report, "counters", counters_report(&numbers));
 	json_object_object_add(report, "relay_limit", relay_limit_report(resident));
 	json_object_object_add(report, "relay_reasons", reasons_report(numbers.loop.reasons));
+	json_object_object_add(report, "log", log_report());
+	json_object_object_add(report, "errors", errors_report(now_ns));
 	return report;
 }

@@ -46,7 +46,7 @@ int resident_init(struct resident *resident, unsigned workers)
 	struct stat st;
 	int err;
 
-	*resident = (struct resident){ .workers = workers };
+	*resident = (struct resident){ .workers = workers, .started_ns = now_ns() };
 	if (stat("/proc/self/ns/net", &st) == 0)
 		resident->netns_inode = st.st_ino;
 	resident->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

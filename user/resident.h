@@ -33,6 +33,7 @@ struct resident {
 	struct challenges challenges;
 	struct arms arms;
 	bool had_request;
+	uint64_t started_ns;
 	uint64_t renewed_ns;
 	bool relays_full;    /* nothing new is steered, so many being relayed */
 	uint64_t times_full; /* how often that began */

@@ -10,7 +10,7 @@
 #include "window.h"
 
 /* Names that are counted one by one; peers choose them when a window has no list. */
-#define TALLY_MAX_NAMES 128
+#define TALLY_MAX_NAMES 64
 #define TALLY_NAME_SIZE (NAME_MAX_LEN + 1)
 
 /* What became of a window's connections so far. */

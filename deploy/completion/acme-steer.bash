@@ -14,7 +14,7 @@ _acme_steer_options()
 	challenge)
 		echo --key-authorization= --ttl= --port= --web-server= --plane= --client-ip= \
 			--sniff-timeout= --all --strict --json --netns= --quiet --help ;;
-	status) echo --json --netns= --help ;;
+	status) echo --json --prometheus --watch --netns= --help ;;
 	doctor) echo --port= --responder= --json --netns= --help ;;
 	probe) echo --address= --port= --expect= --timeout= --json --help ;;
 	serve)

@@ -49,6 +49,8 @@ complete -c acme-steer -n '__acme_steer_verb close challenge' -l all -d 'All of 
 complete -c acme-steer -n '__acme_steer_verb close challenge' -l strict -d 'Exit 1 unless it is gone'
 complete -c acme-steer -n '__acme_steer_verb challenge' -l key-authorization -x -d 'The key authorization itself'
 complete -c acme-steer -n '__acme_steer_verb challenge status doctor probe' -l json -d 'As a JSON document'
+complete -c acme-steer -n '__acme_steer_verb status' -l prometheus -d 'As metrics for Prometheus'
+complete -c acme-steer -n '__acme_steer_verb status' -l watch -d 'Again and again, with rates'
 complete -c acme-steer -n '__acme_steer_verb run open close challenge status doctor serve' -l netns -r -F -a '/run/netns/*' -d 'Network namespace'
 complete -c acme-steer -n '__acme_steer_verb probe' -l address -x -d 'Connect there instead of asking the DNS'
 complete -c acme-steer -n '__acme_steer_verb probe' -l expect -x -d 'The digest that must be answered'

@@ -70,7 +70,9 @@ _acme-steer() {
 			'--json[list as a JSON document]'
 		;;
 	status)
-		_arguments -s $netns $help '--json[the whole, as a JSON document]'
+		_arguments -s $netns $help '(--prometheus)--json[the whole, as a JSON document]' \
+			'(--json --watch)--prometheus[as metrics for Prometheus]' \
+			'(--prometheus)--watch=-[again and again, with rates]::interval:(500ms 2s 10s)'
 		;;
 	doctor)
 		_arguments -s $netns $help '--json[as a JSON document]' \

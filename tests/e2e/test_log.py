@@ -85,7 +85,7 @@ class Serve:
         self.steer = Steer(lab.edge, plane)
         self.steer.reset()
         self.process = lab.edge.start("serve", command([str(BINARY), "serve", *options]), env=env)
-        wait_until(lambda: self.steer.run("status").code == 3 or not self.process.running(), 15, "it answers")
+        wait_until(lambda: self.steer.status()["pid"] or not self.process.running(), 15, "it answers")
         assert self.process.running(), self.process.stderr()
 
     def lines(self):
