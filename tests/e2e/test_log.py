@@ -71,6 +71,47 @@ class Journal:
         return {key.decode(): value.decode() for key, value in entry.items()}
 
 
+class Syslog:
+    """What a syslog daemon would get from what command() runs, on a host without a journal."""
+
+    # A /dev of its own, since /dev/log is to be another one.
+    SCRIPT = """
+mount --bind {dir}/empty /run/systemd
+mount -t tmpfs none {dir}/dev
+for device in null zero random urandom tty; do touch {dir}/dev/$device; mount --bind /dev/$device {dir}/dev/$device; done
+ln -s {dir}/log {dir}/dev/log
+mount --move {dir}/dev /dev
+exec "$@"
+"""
+
+    def __init__(self, directory):
+        self.dir = directory
+        for name in ("empty", "dev"):
+            (directory / name).mkdir()
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(str(directory / "log"))
+
+    def command(self, argv):
+        return ["unshare", "--mount", "sh", "-ec", self.SCRIPT.format(dir=self.dir), "sh", *argv]
+
+    def read(self):
+        """The texts of all messages so far, without priority, time and process."""
+        found = []
+        while True:
+            try:
+                data = self.sock.recv(65536, socket.MSG_DONTWAIT).decode()
+            except BlockingIOError:
+                return found
+            found.append(re.fullmatch(r"<\d+>.{15} acme-steer\[\d+\]: (.*)", data.rstrip("\0"))[1])
+
+
+@pytest.fixture
+def syslog(tmp_path):
+    syslog = Syslog(tmp_path)
+    yield syslog
+    syslog.sock.close()
+
+
 @pytest.fixture
 def journal(tmp_path):
     journal = Journal(tmp_path)
@@ -245,6 +286,23 @@ def test_journal_of_resident_on_demand(lab, nginx, plane, journal):
     wait_until(lambda: not steer.residents(), what="the resident process ends")
     events = [entry.get("ACME_STEER_EVENT") for entry in journal.read()]
     assert "closed" in events, journal.entries
+
+
+@pytest.mark.parametrize("log_format", ["auto", "json"])
+def test_syslog_of_resident_on_demand(lab, nginx, responder, plane, syslog, log_format):
+    """Without a journal there is syslog: the same texts, or the same objects."""
+    steer = Steer(lab.edge, plane)
+    steer.reset()
+    lab.edge.run(*syslog.command([str(BINARY), "open", f"--log-format={log_format}", *plane_options(plane)]))
+    ask_for(lab, NAME)
+    wait_until(lambda: all_over(steer), what="it is over")
+    steer.ok("close")
+    wait_until(lambda: not steer.residents(), what="the resident process ends")
+    messages = syslog.read()
+    if log_format == "json":
+        messages = [json.loads(message)["message"] for message in messages]
+    assert len([message for message in messages if message.startswith(f"challenge for {NAME} from ")]) == 1, messages
+    assert [message for message in messages if message.startswith('window "default" closed: open for')], messages
 
 
 def test_format_is_passed_on(lab, nginx, plane, journal):
