@@ -7,6 +7,8 @@
 #include "status_doc.h"
 #include "util.h"
 
+#define ERRORS_SHOWN 3 /* of the latest */
+
 static void put_time(const char *format, bool utc, FILE *to)
 {
 	time_t now = time(NULL);
@@ -45,6 +47,22 @@ static void put_window(struct json_object *window, FILE *to)
 		doc_number(window, "relayed"), doc_number(total, "challenges"));
 }
 
+/* "  www.example.org 6, blog.example.org 5" */
+static void put_names(struct json_object *names, FILE *to)
+{
+	const char *separator = "  ";
+
+	if (!json_object_is_type(names, json_type_object) || json_object_object_length(names) == 0)
+		return;
+	fputc(STATUS_DIM, to);
+	json_object_object_foreach(names, name, n)
+	{
+		fprintf(to, "%s%s %s", separator, name, json_object_get_string(n));
+		separator = ", ";
+	}
+	fputc('\n', to);
+}
+
 static void put_windows(struct json_object *status, FILE *to)
 {
 	struct json_object *windows = doc_member(status, "windows");
@@ -55,8 +73,12 @@ static void put_windows(struct json_object *status, FILE *to)
 			"closes in", "plane", "accepted", "relays", "served");
 	else
 		fprintf(to, "%cno window is open\n", STATUS_BOLD);
-	for (size_t i = 0; i < doc_length(windows); i++)
-		put_window(json_object_array_get_idx(windows, i), to);
+	for (size_t i = 0; i < doc_length(windows); i++) {
+		struct json_object *window = json_object_array_get_idx(windows, i);
+
+		put_window(window, to);
+		put_names(doc_member(window, "names"), to);
+	}
 	for (size_t i = 0; i < doc_length(closed); i++) {
 		struct json_object *window = json_object_array_get_idx(closed, i);
 		char text[CMD_DURATION_STRLEN];
@@ -172,18 +194,22 @@ static void put_armed(struct json_object *armed, FILE *to)
 	}
 }
 
+/* Above what may not fit: they are what one looks for. */
 static void put_errors(struct json_object *errors, FILE *to)
 {
 	char text[CMD_DURATION_STRLEN];
+	size_t n = MIN(doc_length(errors), (size_t)ERRORS_SHOWN);
 
-	if (doc_length(errors))
-		fprintf(to, "\n%clast errors and warnings\n", STATUS_BOLD);
-	for (size_t i = 0; i < doc_length(errors); i++) {
+	if (!n)
+		return;
+	fprintf(to, "%clast errors and warnings\n", STATUS_BOLD);
+	for (size_t i = 0; i < n; i++) {
 		struct json_object *error = json_object_array_get_idx(errors, i);
 
-		fprintf(to, "%8s ago  %s\n", cmd_duration(doc_number(error, "age_s"), text),
+		fprintf(to, "%s ago: %s\n", cmd_duration(doc_number(error, "age_s"), text),
 			doc_string(error, "text", "?"));
 	}
+	fputc('\n', to);
 }
 
 void status_view(struct json_object *status, const struct status_sample *now,
@@ -211,12 +237,12 @@ void status_view(struct json_object *status, const struct status_sample *now,
 		return;
 	}
 	put_windows(status, to);
+	put_errors(doc_member(status, "errors"), to);
 	put_rates(now, before, to);
 	put_states(doc_member(status, "connections"), to);
 	put_planes(status, to);
 	put_responder(doc_member(status, "responder"), to);
 	put_armed(doc_member(status, "armed"), to);
-	put_errors(doc_member(status, "errors"), to);
 }
 
 void status_line(struct json_object *status, const struct status_sample *now,

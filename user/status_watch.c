@@ -41,6 +41,7 @@ struct watch {
 	bool on_screen, json, keys;
 	struct status_sample now, before;
 	char error[CTL_MAX_ERROR]; /* "": status is new */
+	bool failing;		   /* the last look failed, and that was said */
 };
 
 int watch_interval_parse(const char *text, uint64_t *ret_ns)
@@ -161,39 +162,51 @@ static void handle_signals(sigset_t *ret_waiting)
 	sigdelset(ret_waiting, SIGWINCH);
 }
 
-/* Takes over a new document, or leaves the old one and says why. */
-static int ask(struct watch *watch)
+/* Takes over what was answered, or leaves the old document and says why. */
+static int take_answer(struct watch *watch, struct json_object *status)
 {
-	struct ctl_message message;
-	struct ctl_answer answer;
-	struct json_object *status = NULL;
-	int r;
-
-	ctl_message_init(&message, "status");
-	ctl_message_end(&message);
-	r = ctl_client_exchange(watch->client->path, &message, ANSWER_TIMEOUT_MS, &answer,
-				watch->error);
-	if (r == 0) {
-		status = watch->error[0] ? NULL : json_tokener_parse(answer.lines);
-		ctl_answer_free(&answer);
-		if (!watch->error[0] && !json_object_is_type(status, json_type_object))
-			snprintf(watch->error, sizeof(watch->error),
-				 "the answer from %s is not understood", watch->client->path);
-	} else if (r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET) {
-		watch->error[0] = '\0'; /* there is none, or it is just coming or leaving */
-		status = watch->nobody(watch->client);
-	} else {
-		snprintf(watch->error, sizeof(watch->error), "%s: %s", watch->client->path,
-			 r == -ETIMEDOUT ? "no answer; the process is stopped or overloaded"
-					 : strerror(-r));
+	if (!json_object_is_type(status, json_type_object)) {
+		json_object_put(status);
+		snprintf(watch->error, sizeof(watch->error), "the answer from %s is not understood",
+			 watch->client->path);
+		return -EPROTO;
 	}
-	if (watch->error[0])
-		return r ? r : -EPROTO;
+	watch->error[0] = '\0';
 	json_object_put(watch->status);
 	watch->status = status;
 	watch->before = watch->now;
 	status_sample(status, now_ns(), &watch->now);
 	return 0;
+}
+
+/* @first: with patience, and a full explanation; later there is always another look. */
+static int ask(struct watch *watch, bool first)
+{
+	struct ctl_message message;
+	struct ctl_answer answer;
+	struct json_object *status;
+	int r;
+
+	ctl_message_init(&message, "status");
+	ctl_message_end(&message);
+	if (first)
+		r = ctl_client_call(watch->client, &message, false, CTL_STATUS_TIMEOUT_MS, &answer,
+				    watch->error);
+	else
+		r = ctl_client_exchange(watch->client->path, &message, ANSWER_TIMEOUT_MS, &answer,
+					watch->error);
+	/* There is none, or it is just coming or leaving. */
+	if (r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET)
+		return take_answer(watch, watch->nobody(watch->client));
+	if (r < 0 && !first)
+		snprintf(watch->error, sizeof(watch->error), "%s: %s", watch->client->path,
+			 r == -ETIMEDOUT ? "no answer; the process is stopped or overloaded"
+					 : strerror(-r));
+	if (r < 0)
+		return r;
+	status = watch->error[0] ? NULL : json_tokener_parse(answer.lines);
+	ctl_answer_free(&answer);
+	return watch->error[0] ? -EREMOTEIO : take_answer(watch, status);
 }
 
 /* How many bytes of @line are @columns characters. */
@@ -268,8 +281,9 @@ static bool print(struct watch *watch)
 {
 	const char *error = watch->error[0] ? watch->error : NULL;
 
-	if (error)
+	if (error && !watch->failing)
 		log_warn("status: %s", error);
+	watch->failing = error;
 	if (!watch->json)
 		status_line(watch->status, &watch->now, &watch->before, error, stdout);
 	else if (!error)
@@ -323,7 +337,7 @@ int status_watch(const struct ctl_client *client, uint64_t interval_ns, bool jso
 	watch.on_screen =
 		!json && isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb") != 0;
 	/* What is wrong from the beginning will not change. */
-	if (ask(&watch) < 0) {
+	if (ask(&watch, true) < 0) {
 		log_error("status: %s", watch.error);
 		return EXIT_FAILED;
 	}
@@ -346,7 +360,7 @@ int status_watch(const struct ctl_client *client, uint64_t interval_ns, bool jso
 			next_ns = now_ns();
 		if (wait_until(&watch, next_ns, &waiting))
 			break;
-		ask(&watch);
+		ask(&watch, false);
 	}
 	terminal_leave();
 	json_object_put(watch.status);

@@ -85,6 +85,9 @@ def test_errors(lab, nginx, steer):
     [error] = document["errors"]
     assert error["level"] == "warning" and "nothing listens on port 8444" in error["text"], error
     assert error["age_s"] < longer(10) and document["log"] == {"errors": 0, "warnings": 1}, document
+    with watch(lab) as terminal:
+        rows = terminal.shows("last errors and warnings")
+        assert [row for row in rows if re.match(r"\S+ ago: .*nothing listens on port 8444", row)], rows
     out = steer.run("status").out
     assert re.search(r"last errors and warnings:\n  \S+ ago: .*nothing listens on port 8444", out), out
     assert process.stop() == 0
@@ -289,6 +292,7 @@ def test_watch(lab, nginx, responder, serve, plane):
         wait_until(lambda: total(terminal.rows(), "steered") and total(terminal.rows(), "steered")[0] >= 5,
                    what="the total goes up")
         assert total(terminal.rows(), "challenges served")[0] == 2, terminal.rows()
+        assert f"  {NAME} 2" in terminal.rows(), terminal.rows()
         # A rate while there was traffic since the last look, and none a while later.
         wait_until(lambda: total(terminal.rows(), "steered")[1] == "0.0", what="a quiet second")
         serve.close("--name", "blog")
@@ -406,6 +410,20 @@ def test_watch_stream(lab, nginx, serve):
         assert all("=" in word for word in line[1:]) and "steered_per_s=" in " ".join(line), line
 
 
+def test_watch_stream_of_one_that_hangs(lab, nginx, serve):
+    """One warning when it begins, and a line for each look all the same."""
+    process = stream(lab)
+    wait_until(lambda: "state=idle" in process.stdout(), what="it answers")
+    pid = serve.pid()
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: process.stdout().count("state=unknown") >= 2, 15, "two looks in vain")
+    os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: "state=idle" in process.stdout().splitlines()[-1], what="it answers again")
+    process.kill()
+    [warning] = process.stderr().splitlines()
+    assert "stopped or overloaded" in warning, warning
+
+
 def test_watch_json(lab, nginx, serve):
     process = stream(lab, "--json")
     wait_until(lambda: len(process.stdout().splitlines()) >= 2, what="two documents")
@@ -430,6 +448,16 @@ def test_watch_ends_with_its_reader(lab, nginx, serve):
 def test_bad_options(lab, steer, words, text):
     result = steer.run("status", *words)
     assert result.code == 2 and text in result.err and len(result.err.splitlines()) == 1, result
+
+
+def test_watch_without_the_right_to(lab, nginx, serve):
+    """What will not change is said at once, as by status itself."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    for options in ([], ["--watch"], ["--prometheus"]):
+        done = subprocess.run(lab.edge.command([*nobody, BINARY, "status", *options]), capture_output=True, text=True,
+                              timeout=longer(10), check=False)
+        assert done.returncode == 1 and done.stdout == "", done
+        assert "member of the group acme-steer" in done.stderr and len(done.stderr.splitlines()) == 1, done
 
 
 def test_full_disk(lab, steer):
