@@ -36,12 +36,18 @@ static void add_seconds(struct json_object *to, const char *key, uint64_t ns)
 }
 
 /* When @ns of CLOCK_MONOTONIC will be, or was, by the clock on the wall as it is set now. */
-static void add_time(struct json_object *to, const char *key, uint64_t ns, uint64_t now)
+static void add_time(struct json_object *to, const char *key, uint64_t ns)
 {
-	time_t at = time(NULL) + (time_t)(((double)ns - (double)now) / (double)NSEC_PER_SEC + 0.5);
 	char text[32] = "";
+	struct timespec wall;
+	uint64_t at_ns;
+	time_t at;
 	struct tm tm;
 
+	/* Both clocks at once: the same moment gives the same text every time. */
+	clock_gettime(CLOCK_REALTIME, &wall);
+	at_ns = (uint64_t)wall.tv_sec * NSEC_PER_SEC + (uint64_t)wall.tv_nsec + ns - now_ns();
+	at = (time_t)((at_ns + NSEC_PER_SEC / 2) / NSEC_PER_SEC);
 	if (gmtime_r(&at, &tm))
 		strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
 	add_string(to, key, text);
@@ -126,7 +132,7 @@ static struct json_object *window_report(const struct resident *resident,
 	} else {
 		add_seconds(report, "remaining_s",
 			    window->deadline_ns > now ? window->deadline_ns - now : 0);
-		add_time(report, "deadline", window->deadline_ns, now);
+		add_time(report, "deadline", window->deadline_ns);
 	}
 	json_object_object_add(report, "armed", json_object_new_boolean(options->armed));
 	add_number(report, "acme_connections",
