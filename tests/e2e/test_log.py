@@ -78,7 +78,10 @@ class Syslog:
     SCRIPT = """
 mount --bind {dir}/empty /run/systemd
 mount -t tmpfs none {dir}/dev
-for device in null zero random urandom tty; do touch {dir}/dev/$device; mount --bind /dev/$device {dir}/dev/$device; done
+for device in null zero random urandom tty; do
+    touch {dir}/dev/$device
+    mount --bind /dev/$device {dir}/dev/$device
+done
 ln -s {dir}/log {dir}/dev/log
 mount --move {dir}/dev /dev
 exec "$@"
@@ -336,7 +339,7 @@ def test_bad_format(lab, plane, tmp_path, verb):
     for value, text in (("xml", "auto, plain, json or journal is wanted, not xml"),
                         ("journal", "there is no journal here")):
         # No journald listens in an empty directory.
-        result = lab.edge.command(["unshare", "--mount", "sh", "-c", f'mount --bind {tmp_path} /run/systemd && "$@" 2>&1; '
-                                   'echo "exit $?"', "sh", BINARY, verb, f"--log-format={value}"])
-        line, code = lab.edge.run(*result[2:]).splitlines()
+        script = f'mount --bind {tmp_path} /run/systemd && "$@" 2>&1; echo "exit $?"'
+        line, code = lab.edge.run("unshare", "--mount", "sh", "-c", script, "sh", BINARY, verb,
+                                  f"--log-format={value}").splitlines()
         assert text in line and code == "exit 2" and not steer.residents(), (line, code)

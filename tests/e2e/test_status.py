@@ -103,7 +103,8 @@ def metrics(steer, tmp_path):
     path = tmp_path / "metrics"
     path.write_text(out)
     with open(path, encoding="ascii") as file:
-        checked = subprocess.run(["promtool", "check", "metrics"], stdin=file, capture_output=True, text=True, check=False)
+        checked = subprocess.run(["promtool", "check", "metrics"], stdin=file, capture_output=True, text=True,
+                                 check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", ""), (checked, out)
     found = {}
     for line in out.splitlines():
@@ -155,8 +156,9 @@ def test_every_counter_is_a_metric(lab, nginx, responder, serve, plane, tmp_path
                "passed_assign_error": 'reason="assign_error"'}
     for counter, value in document["counters"].items():
         if counter in grouped:
-            family = {"handed": "handed_off_connections_total", "relayed": "relayed_connections_total",
-                      "passed": "passed_by_connections_total"}.get(counter.split("_")[0], "not_waited_for_connections_total")
+            families = {"handed": "handed_off_connections_total", "relayed": "relayed_connections_total",
+                        "passed": "passed_by_connections_total"}
+            family = families.get(counter.split("_")[0], "not_waited_for_connections_total")
             assert found[f"acme_steer_{family}", grouped[counter]] == value, counter
             continue
         [name] = {name for name in (f"acme_steer_{counter}_total", f"acme_steer_guard_{counter}_total")
@@ -405,7 +407,8 @@ def test_watch_stream(lab, nginx, serve):
     wait_until(lambda: not process.running(), what="it ends")
     assert process.stderr() == "" and "\x1b" not in process.stdout()
     first, *rest = [line.split(" ") for line in process.stdout().splitlines()]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first[0]) and first[1:3] == ["state=open", "windows=1"], first
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first[0]), first
+    assert first[1:3] == ["state=open", "windows=1"], first
     assert not [word for word in first if "_per_s" in word], "there is no rate yet"
     for line in rest:
         assert all("=" in word for word in line[1:]) and "steered_per_s=" in " ".join(line), line
