@@ -12,7 +12,7 @@
 # make fuzz-coverage  what of hello.c the fuzzer's seeds reach: all of it
 # make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
 # make microbench     instructions and time of the inner functions
-# make install    DESTDIR=, PREFIX=/usr/local
+# make install    DESTDIR=, PREFIX=/usr/local; `make uninstall` takes it away
 # make deb        a Debian package in build/deb
 
 CC       ?= gcc
@@ -44,7 +44,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-chaos check-relay check-kernels \
-	check-package check-bench chaos bench microbench fuzz fuzz-coverage install deb clean
+	check-package check-bench chaos bench microbench fuzz fuzz-coverage install uninstall deb clean
 
 all: $(B)/acme-steer
 
@@ -192,6 +192,11 @@ PREFIX  ?= /usr/local
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SHARE   := $(DESTDIR)$(PREFIX)/share
 
+# Where the shells of Debian look: zsh keeps packages' completions and the host's own apart.
+BASHDIR := $(SHARE)/bash-completion/completions
+FISHDIR := $(SHARE)/fish/vendor_completions.d
+ZSHDIR  := $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+
 install: all
 	install -D -m 755 $(B)/acme-steer $(DESTDIR)$(PREFIX)/sbin/acme-steer
 	install -D -m 644 deploy/man/acme-steer.8 $(SHARE)/man/man8/acme-steer.8
@@ -201,6 +206,15 @@ install: all
 	install -D -m 644 -t $(SHARE)/acme-steer/prometheus $(wildcard deploy/prometheus/*)
 	install -D -m 644 -t $(SHARE)/acme-steer/grafana $(wildcard deploy/grafana/*)
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) deploy/systemd/*.service
+	install -D -m 644 deploy/completion/acme-steer.bash $(BASHDIR)/acme-steer
+	install -D -m 644 deploy/completion/acme-steer.fish $(FISHDIR)/acme-steer.fish
+	install -D -m 644 deploy/completion/acme-steer.zsh $(ZSHDIR)/_acme-steer
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/acme-steer $(SHARE)/man/man8/acme-steer.8
+	rm -rf $(SHARE)/acme-steer
+	rm -f $(patsubst deploy/systemd/%,$(DESTDIR)$(UNITDIR)/%,$(wildcard deploy/systemd/*.service))
+	rm -f $(BASHDIR)/acme-steer $(FISHDIR)/acme-steer.fish $(ZSHDIR)/_acme-steer
 
 # build/deb/acme-steer_VERSION_ARCH.deb, from a copy of this tree.
 deb:

@@ -10,7 +10,8 @@ import pytest
 TREE = pathlib.Path(__file__).resolve().parents[2]
 DEBS = sorted((TREE / "build" / "deb").glob("acme-steer_*.deb"))
 
-# A mount namespace of its own: what is mounted here nobody else sees, and it goes with the last process.
+# A mount namespace of its own: what is mounted here nobody else sees, and it goes with the last process. What is
+# changed in the copy is seen in /mnt/changed, what the machine has in /mnt/machine.
 SCRIPT = r"""
 set -eu
 mount --make-rprivate /
@@ -22,6 +23,10 @@ mount -t tmpfs none "$SCRATCH/root/run"
 mount --bind /dev "$SCRATCH/root/dev"
 mount --rbind /sys "$SCRATCH/root/sys"
 mount -t tmpfs none "$SCRATCH/root/tmp"
+mount -t tmpfs none "$SCRATCH/root/mnt"
+mkdir "$SCRATCH/root/mnt/changed" "$SCRATCH/root/mnt/machine"
+mount --bind "$SCRATCH/upper" "$SCRATCH/root/mnt/changed"
+mount --bind / "$SCRATCH/root/mnt/machine"
 cp "$DEB" "$SCRATCH/root/tmp/acme-steer.deb"
 exec chroot "$SCRATCH/root" /bin/sh -eu
 """
@@ -45,23 +50,32 @@ def inside(tmp_path):
 
 def test_installs_runs_and_purges(inside):
     out = inside(r"""
-find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort >/tmp/before
+# What the machine has not; dpkg's own files and those of its triggers are left out.
+new()
+{
+	(cd /mnt/changed && find . -not -path './var/*' -not -path './etc/*') | while read -r path; do
+		test -e "/mnt/machine/$path" || test -L "/mnt/machine/$path" || echo "$1 ${path#.}"
+	done
+}
 dpkg -i /tmp/acme-steer.deb >&2
 getent group acme-steer
-find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort | comm -13 /tmp/before - | sed 's/^/new /'
+new new
 acme-steer --version
 man -w 8 acme-steer
 acme-steer status || echo "status $?"
 dpkg --purge acme-steer >&2
 getent group acme-steer || echo "no group"
-find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort | comm -13 /tmp/before - | sed 's/^/left /'
+new left
 """)
     lines = out.splitlines()
     assert lines[0].startswith("acme-steer:")
     new = [line.removeprefix("new ") for line in lines if line.startswith("new ")]
     for path in ("/usr/sbin/acme-steer", "/usr/share/man/man8/acme-steer.8.gz",
                  "/usr/share/acme-steer/hooks/lego", "/usr/share/acme-steer/hooks/dehydrated",
-                 "/usr/share/acme-steer/certbot/certbot_acme_steer.py"):
+                 "/usr/share/acme-steer/certbot/certbot_acme_steer.py",
+                 "/usr/share/bash-completion/completions/acme-steer",
+                 "/usr/share/fish/vendor_completions.d/acme-steer.fish",
+                 "/usr/share/zsh/vendor-completions/_acme-steer"):
         assert path in new, out
     assert any(path.endswith("lib/systemd/system/acme-steer.service") for path in new), out
     assert any(line.startswith("acme-steer 0.") for line in lines), out
@@ -69,6 +83,25 @@ find / -xdev -not -path '/var/*' -not -path '/etc/*' -not -path '/dev/*' | sort 
     assert "status 3" in lines, out
     assert "no group" in lines, out
     assert [line for line in lines if line.startswith("left ")] == [], out
+
+
+def test_shells_find_the_completions(inside):
+    """Without being told where they are."""
+    out = inside(r"""
+dpkg -i /tmp/acme-steer.deb >&2
+cat >/tmp/bash <<'END'
+. /usr/share/bash-completion/bash_completion
+_completion_loader acme-steer
+complete -p acme-steer
+END
+bash --norc /tmp/bash
+zsh -f -c 'autoload -U compinit; compinit -u -D; print "zsh ${_comps[acme-steer]}"'
+HOME=/tmp fish -c 'complete -C "acme-steer "' | sed 's/^/fish /'
+""")
+    lines = out.splitlines()
+    assert "complete -F _acme_steer acme-steer" in lines, out
+    assert "zsh _acme-steer" in lines, out
+    assert any(line.startswith("fish doctor\t") for line in lines), out
 
 
 def test_hooks_run_as_installed(inside):
