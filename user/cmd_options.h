@@ -68,7 +68,7 @@ const char *cmd_duration(double seconds, char buf[CMD_DURATION_STRLEN]);
  */
 void cmd_describe(const struct window_options *window, const char *verb, char *buf, size_t size);
 
-#define CMD_NETNS_HELP "  --netns=PATH|PID         network namespace to work in (ours)\n"
+#define CMD_NETNS_HELP "  --netns=PATH|NAME|PID    network namespace to work in (ours)\n"
 #define CMD_LOG_HELP                                                                             \
 	"  --log-format=FORMAT      auto, plain, json or journal (auto: the journal, with its "  \
 	"fields,\n"                                                                              \

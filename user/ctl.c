@@ -17,6 +17,8 @@
 
 #include "util.h"
 
+#define NETNS_DIR "/run/netns" /* of ip-netns(8) */
+
 static bool word_copy(char ret_word[CTL_WORD_MAX + 1], const char *text, size_t len)
 {
 	if (len == 0 || len > CTL_WORD_MAX)
@@ -135,10 +137,12 @@ int ctl_netns(const char *netns, ino_t *ret_inode, char ret_path[PATH_MAX], char
 		n = snprintf(ret_path, PATH_MAX, "/proc/%s/ns/net", netns);
 	else if (netns[0] == '/')
 		n = snprintf(ret_path, PATH_MAX, "%s", netns);
+	else if (*netns && netns[0] != '.' && !strchr(netns, '/'))
+		n = snprintf(ret_path, PATH_MAX, NETNS_DIR "/%s", netns);
 	else {
 		snprintf(error, CTL_MAX_ERROR,
-			 "netns: \"%.80s\" is neither a pid nor an absolute path; use for example "
-			 "/run/netns/NAME",
+			 "netns: \"%.80s\" is neither a pid, nor a name as `ip netns` has them, nor "
+			 "an absolute path",
 			 netns);
 		return -EINVAL;
 	}

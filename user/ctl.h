@@ -66,8 +66,9 @@ int ctl_message_add(struct ctl_message *message, const char *key, const char *va
 void ctl_message_end(struct ctl_message *message);
 
 /*
- * The network namespace that a user means by @netns: a path, a pid, or NULL for our own. Gives its
- * inode, which names socket and lock, and where to open it (@ret_path, absolute).
+ * The network namespace that a user means by @netns: a pid, a name in /run/netns, an absolute
+ * path, or NULL for our own. Gives its inode, which names socket and lock, and where to open it
+ * (@ret_path, absolute). A name of digits only is a pid.
  * Returns 0, or -errno with one line in @error (CTL_MAX_ERROR bytes).
  */
 int ctl_netns(const char *netns, ino_t *ret_inode, char ret_path[PATH_MAX], char *error);

@@ -36,7 +36,7 @@ _acme_steer_values()
 	--netns)
 		compopt -o filenames 2>/dev/null
 		COMPREPLY=($(compgen -f -- "$2"))
-		[[ -n $2 ]] || COMPREPLY=($(compgen -f -- /run/netns/)) ;;
+		[[ $2 == /* ]] || COMPREPLY=($(cd /run/netns 2>/dev/null && compgen -f -- "$2")) ;;
 	--address | --domain) COMPREPLY=($(compgen -A hostname -- "$2")) ;;
 	esac
 }

@@ -51,7 +51,7 @@ complete -c acme-steer -n '__acme_steer_verb challenge' -l key-authorization -x 
 complete -c acme-steer -n '__acme_steer_verb challenge status doctor probe' -l json -d 'As a JSON document'
 complete -c acme-steer -n '__acme_steer_verb status' -l prometheus -d 'As metrics for Prometheus'
 complete -c acme-steer -n '__acme_steer_verb status' -l watch -d 'Again and again, with rates'
-complete -c acme-steer -n '__acme_steer_verb run open close challenge status doctor serve' -l netns -r -F -a '/run/netns/*' -d 'Network namespace'
+complete -c acme-steer -n '__acme_steer_verb run open close challenge status doctor serve' -l netns -r -F -a '(path basename /run/netns/*)' -d 'Network namespace'
 complete -c acme-steer -n '__acme_steer_verb probe' -l address -x -d 'Connect there instead of asking the DNS'
 complete -c acme-steer -n '__acme_steer_verb probe' -l expect -x -d 'The digest that must be answered'
 complete -c acme-steer -n '__acme_steer_verb probe' -l timeout -x -a 10 -d 'Seconds for each connection'

@@ -24,7 +24,7 @@ _acme-steer() {
 		return
 	fi
 
-	netns=('--netns=[network namespace to work in]:path or pid:_files -W /run/netns')
+	netns=('--netns=[network namespace to work in]:name, pid or path:_files -W /run/netns')
 	quiet=('(-q --quiet)'{-q,--quiet}'[say nothing but errors]')
 	help=('(-h --help)'{-h,--help}'[show the options]')
 	log=(

@@ -23,7 +23,7 @@ BUILD = pathlib.Path(os.environ.get("ACME_STEER_BUILD", HERE.parent.parent / "bu
 TOOLS = BUILD / "tools"
 
 CLONE_NEWNET = 0x40000000
-NAME = re.compile(r"^ase-(\d+)-[0-9a-f]{6}-(edge|ca)$")
+NAME = re.compile(r"^ase-(\d+)-[0-9a-f]{6}-(edge|ca|container)$")
 
 # For slow machines: time limits are so many times longer (--patience), loads so many times less (--load).
 patience = 1

@@ -624,8 +624,12 @@ static void namespaces(void **state)
 	assert_int_equal(ctl_netns("/proc/self/ns/mnt", &inode, path, error), -EINVAL);
 	assert_non_null(strstr(error, "is no network namespace"));
 	assert_int_equal(ctl_netns("/dev/null", &inode, path, error), -EINVAL);
-	assert_int_equal(ctl_netns("edge", &inode, path, error), -EINVAL);
-	assert_non_null(strstr(error, "/run/netns/NAME"));
+	assert_int_equal(ctl_netns("no-such-name", &inode, path, error), -ENOENT);
+	assert_non_null(strstr(error, "no-such-name"));
+	assert_int_equal(ctl_netns("../netns/edge", &inode, path, error), -EINVAL);
+	assert_non_null(strstr(error, "absolute path"));
+	assert_int_equal(ctl_netns("a/b", &inode, path, error), -EINVAL);
+	assert_int_equal(ctl_netns(".", &inode, path, error), -EINVAL);
 	assert_int_equal(ctl_netns("", &inode, path, error), -EINVAL);
 	assert_int_equal(ctl_netns("999999999", &inode, path, error), -ENOENT);
 	assert_int_equal(ctl_netns("/no/such", &inode, path, error), -ENOENT);
