@@ -13,6 +13,7 @@
 # make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
 # make microbench     instructions and time of the inner functions
 # make install    DESTDIR=, PREFIX=/usr/local; `make uninstall` takes it away
+# make static     build/acme-steer-static: one file without libraries, for other machines
 # make deb        a Debian package in build/deb
 
 CC       ?= gcc
@@ -44,13 +45,29 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all tools demo check check-unit check-bpf check-e2e check-matrix check-chaos check-relay check-kernels \
-	check-package check-bench chaos bench microbench fuzz fuzz-coverage install uninstall deb clean
+	check-package check-bench chaos bench microbench fuzz fuzz-coverage install uninstall static deb clean
 
 all: $(B)/acme-steer
 
 $(B)/acme-steer: $(OBJS)
 	$(call say,CC)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# One file for any x86-64 Linux (or whatever this machine is): Debian's static libraries, and in static/ the
+# little that is used of two libraries that have none. The linker warns of functions of glibc that may load
+# libraries of the machine where it runs: see static/nss.c, and OpenSSL loads none unless it is told to.
+STATIC_OBJS := $(patsubst static/%.c,$(B)/static/%.o,$(wildcard static/*.c))
+STATIC_LIBS := $(filter-out -lmnl -lsystemd,$(LIBS))
+
+static: $(B)/acme-steer-static
+
+$(B)/acme-steer-static: $(OBJS) $(STATIC_OBJS)
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -static-pie -s -Wl,--no-warnings -o $@ $^ $(STATIC_LIBS)
+
+$(B)/static/%.o: static/%.c | $(B)/static
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/user/%.o: user/%.c $(SKELS) | $(B)/user
 	$(call say,CC)
@@ -87,7 +104,7 @@ $(B)/bpftest/%: tests/bpf/%.c $$(call uses,tests/bpf/$$*.c) $(SKELS) | $(B)/bpft
 	$(call say,CC)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -o $@ $< $(call uses,$<) -lcmocka $(LIBS)
 
-$(B)/user $(B)/bpf $(B)/tools $(B)/unit $(B)/bpftest $(B)/fuzz $(B)/bench:
+$(B)/user $(B)/static $(B)/bpf $(B)/tools $(B)/unit $(B)/bpftest $(B)/fuzz $(B)/bench:
 	$(Q)mkdir -p $@
 
 demo: all tools
@@ -105,7 +122,7 @@ check-bpf: $(BPFTESTS)
 # Every ACME client with one web server, one client with every web server, and those that need no hook.
 MATRIX := tests/e2e/test_clients.py tests/e2e/test_web_servers.py tests/e2e/test_armed.py
 
-check-e2e: all tools
+check-e2e: all static tools
 	$(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) $(PYTEST)
 
 check-matrix: all tools
@@ -230,4 +247,4 @@ check-package: deb
 clean:
 	rm -rf $(B)
 
--include $(OBJS:.o=.d) $(UNITS:=.d) $(BPFTESTS:=.d)
+-include $(OBJS:.o=.d) $(STATIC_OBJS:.o=.d) $(UNITS:=.d) $(BPFTESTS:=.d)
