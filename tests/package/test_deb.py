@@ -73,6 +73,7 @@ new left
     for path in ("/usr/sbin/acme-steer", "/usr/share/man/man8/acme-steer.8.gz",
                  "/usr/share/acme-steer/hooks/lego", "/usr/share/acme-steer/hooks/dehydrated",
                  "/usr/share/acme-steer/certbot/certbot_acme_steer.py",
+                 "/usr/share/doc/acme-steer/docs/troubleshooting.md",
                  "/usr/share/bash-completion/completions/acme-steer",
                  "/usr/share/fish/vendor_completions.d/acme-steer.fish",
                  "/usr/share/zsh/vendor-completions/_acme-steer"):
