@@ -55,7 +55,8 @@ $(B)/acme-steer: $(OBJS)
 
 # One file for any x86-64 Linux (or whatever this machine is): Debian's static libraries, and in static/ the
 # little that is used of two libraries that have none. The linker warns of functions of glibc that may load
-# libraries of the machine where it runs: see static/nss.c, and OpenSSL loads none unless it is told to.
+# libraries of the machine where it runs: see static/nss.c, and OpenSSL loads none unless it is told to. What it
+# says is shown only when it fails.
 STATIC_OBJS := $(patsubst static/%.c,$(B)/static/%.o,$(wildcard static/*.c))
 STATIC_LIBS := $(filter-out -lmnl -lsystemd,$(LIBS))
 
@@ -63,7 +64,7 @@ static: $(B)/acme-steer-static
 
 $(B)/acme-steer-static: $(OBJS) $(STATIC_OBJS)
 	$(call say,CC)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -static-pie -s -Wl,--no-warnings -o $@ $^ $(STATIC_LIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -static-pie -s -o $@ $^ $(STATIC_LIBS) 2>$@.log || { cat $@.log >&2; exit 1; }
 
 $(B)/static/%.o: static/%.c | $(B)/static
 	$(call say,CC)

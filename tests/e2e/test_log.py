@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from lab import HERE, wait_until
+from lab import BUILD, HERE, wait_until
 from servers import SMALL, get, openssl_responder, tls_client
 from steer import BINARY, Steer, plane_options
 
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.needs_steer
 
 NAME = "www.example.test"
 RESPONDER = "127.0.0.1:31443"
+STATIC = BUILD / "acme-steer-static"
 SUMMARY = re.compile(r"open for (\d+\.\d) s; (\d+) connections: (\d+) handed off, (\d+) relayed; "
                      r"(\d+) timed out, (\d+) passed by; challenges: (.*)$")
 
@@ -250,12 +251,17 @@ def test_missed(lab, nginx, plane):
         assert f"challenge for {name} from" in line and "the web server" in line and f"({why})" in line, lines
 
 
-def test_journal(lab, nginx, responder, plane, journal, tmp_path):
+@pytest.mark.parametrize("program", [BINARY, STATIC], ids=["acme-steer", "acme-steer-static"])
+def test_journal(lab, nginx, responder, plane, journal, tmp_path, program):
     """stderr leads to the journal, as $JOURNAL_STREAM says by its numbers: entries with fields, and nothing there."""
     stream = tmp_path / "stream"
     stream.touch()
     script = f'exec env JOURNAL_STREAM=$(stat -c %d:%i {stream}) "$@" 2>>{stream}'
-    with Serve(lab, plane, command=lambda argv: journal.command(["sh", "-c", script, "sh", *argv])) as serve:
+
+    def command(argv):
+        return journal.command(["sh", "-c", script, "sh", str(program), *argv[1:]])
+
+    with Serve(lab, plane, command=command) as serve:
         visit(lab, serve.steer, plane)
     assert stream.read_text() == "" and serve.lines() == []
     given = [entry for entry in journal.read() if entry.get("ACME_STEER_EVENT") == "challenge"]
