@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: handoff.c primer.c translated.c guards.c steer.c segment.c bpf_util.c log.c addr.c
+// uses: handoff.c primer.c translated.c guards.c steer.c segment.c bpf_util.c log.c log_record.c addr.c
 /*
  * Whole hand-offs by handoff.h, of steered connections, on every kind of way in:
  *
