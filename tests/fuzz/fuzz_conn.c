@@ -1,4 +1,4 @@
-// uses: hello.c shares.c timers.c tally.c addr.c
+// uses: hello.c shares.c timers.c tally.c addr.c conn_log.c
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * libFuzzer target for the state machine of connections, conn.c, with the kernel and the modules
@@ -470,6 +470,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t options;
 
 	take(&input, &options, 1);
+	conn_log_set_visitors(true);
 	begin(options);
 	while (input.len > 0) {
 		step(&input);
@@ -486,6 +487,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(!owner.first && !owner.closed && owner.timers.n == 0 && owner.n_waited_for == 0);
 	check(tally_held(&model.tally) == 0 && tally_relayed(&model.tally) == 0);
 	check(model.routes.relays == 0);
+	tally_done(&model.tally);
 	timers_free(&owner.timers);
 	return 0;
 }
