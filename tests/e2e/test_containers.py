@@ -168,7 +168,7 @@ def test_killed(lab, container, nginx, steer, kernel):
     kill_pid(steer.pid(), signal.SIGKILL)
     for address in (lab.edge.v4, lab.edge.v6):
         assert get(lab, address)
-    assert not leftovers(lab, kernel, steer, killed=True)
+    wait_until(lambda: not leftovers(lab, kernel, steer, killed=True), what="nothing is left")
 
 
 def test_serve(lab, container, nginx, steer):
