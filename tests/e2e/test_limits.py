@@ -117,7 +117,7 @@ def test_manual_has_them():
             "windows": ["WINDOW_MAX"],
             "ports, names of a window": ["WINDOW_MAX_PORTS", "WINDOW_MAX_DOMAINS"],
             "challenges, their ports": ["CHALLENGE_MAX", "CHALLENGE_MAX_PORTS"],
-            "handshakes of the responder": ["ANSWER_MAX_CONNS", "ANSWER_HANDSHAKE_NS"],
+            "responder's handshakes": ["ANSWER_MAX_CONNS", "ANSWER_HANDSHAKE_NS"],
             "control conversations": ["CTL_MAX_CONNS"],
             "bytes, lines of a request": ["CTL_MAX_REQUEST", "CTL_MAX_PAIRS"],
             "time to send it": ["CTL_REQUEST_TIMEOUT_S"],
