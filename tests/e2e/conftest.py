@@ -48,6 +48,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_steer: makes no sense with --plane=none")
+    config.addinivalue_line("markers", "of_handoff: what it tries is there in a hand-off only, not with --plane=relay")
     lab_module.load = config.getoption("load")
     lab_module.patience = config.getoption("patience")
 
@@ -67,6 +68,10 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(config, items):
+    if config.getoption("plane") == "relay":
+        others = [item for item in items if item.get_closest_marker("of_handoff")]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
     if config.getoption("plane") != "none":
         return
     for item in items:

@@ -13,7 +13,7 @@ from servers import SMALL, get, openssl_responder, tls_client
 pytestmark = pytest.mark.needs_steer
 
 TOOLS = pathlib.Path(__file__).resolve().parent / "tools"
-SLOWLORIS = 10000
+SLOWLORIS = {"handoff": 10000, "relay": 1000}  # each relay takes descriptors: test_limits.py
 ATTACKER = "198.51.100.100"  # of nobody else's
 WORKERS = 4                  # at most, without --workers
 PLACES = 64                  # CONN_MAX_UNCLASSIFIED_PER_SOURCE
@@ -47,18 +47,19 @@ def slowloris(lab, source, connections):
 
 
 def test_slowloris(lab, nginx, steer, attacker):
-    """10,000 silent clients from one address: 64 of them are waited for, nobody else waits."""
+    """Thousands of silent clients from one address: 64 of them are waited for, nobody else waits."""
+    connections = less(SLOWLORIS[steer.plane])
     steer.open("--sniff-timeout", "60s", "--domain", "www.example.test")
     before = measure(lab, nginx)
-    silent = slowloris(lab, attacker, less(SLOWLORIS))
+    silent = slowloris(lab, attacker, connections)
     status = steer.status()
     during = measure(lab, nginx)
     counters = status["counters"]
     places = WORKERS * PLACES
     assert 1 <= status["connections"]["sniffing"] <= places, status["connections"]
     passed = counters["over_share"] + counters["passed_overload"]
-    assert passed >= less(SLOWLORIS) - places, counters
-    assert counters["over_share"] >= 1000, counters
+    assert passed >= connections - places, counters
+    assert counters["over_share"] >= connections / 10, counters
     assert counters["lost"] == counters["over_limit"] == counters["accept_paused"] == 0, counters
     # A validator is not in their way either.
     responder = openssl_responder(lab.edge, 31443, ["www.example.test"], lab.dir)
@@ -70,6 +71,7 @@ def test_slowloris(lab, nginx, steer, attacker):
     assert during < 2 * max(before, NOISE_MS), f"p99 {before} ms, then {during} ms"
 
 
+@pytest.mark.of_handoff
 def test_few_descriptors(lab, nginx, steer, attacker):
     """None is left: each connection is taken with the one in reserve, and handed off at once."""
     steer.open("--sniff-timeout", "60s")
