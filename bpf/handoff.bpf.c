@@ -2,9 +2,10 @@
 /*
  * Hand-off: moving a live TCP connection from the sniffer's socket to another listener.
  *
- * The process runs four programs by BPF_PROG_TEST_RUN, in this order for one connection:
- *   handoff_seize   is the target able to take it? If so freeze: publish a guard entry, and read
- * all that the new socket has to know; (the process lets the old socket go: TCP_REPAIR and close())
+ * The process runs three programs by BPF_PROG_TEST_RUN, in this order for one connection:
+ *   handoff_seize   is the target able to take it? If so freeze: publish a guard entry,
+ *                   and read all that the new socket has to know; (the process lets the old socket
+ *                   go: TCP_REPAIR and close())
  *   handoff_inject  sends the client's bytes in once more, as segments from the wire;
  *   handoff_commit  is the new socket there, and has it all? Then the guard entry goes.
  * and three are attached (guard.h), two of them to the devices that such connections use:

@@ -6,11 +6,11 @@
  *            entry holds back what the client sends and what the old socket would answer.
  *   peek     all bytes that the old socket has acknowledged: only we have them now. What reaches it
  *            later is held at its door.
- *   let go   TCP_REPAIR and close(): the old socket goes without FIN or RST. The way back ends
- * here: whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over. replay
- * the first segment is injected, and guard_ingress gives it to the target's listener. The rest
- * follows when the new socket is seen, from its own rcv_nxt on. commit   the new socket has
- * everything: the guard entry goes.
+ *   let go   TCP_REPAIR and close(): the old socket goes without FIN or RST. The way back ends here:
+ *            whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over.
+ *   replay   the first segment is injected, and guard_ingress gives it to the target's listener. The
+ *            rest follows when the new socket is seen, from its own rcv_nxt on.
+ *   commit   the new socket has everything: the guard entry goes.
  *
  * A connection for which the new socket is not there at once is pending: packets may take the way
  * over another CPU (RPS), the accept queue may have filled up meanwhile, the new socket's window

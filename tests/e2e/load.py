@@ -147,3 +147,30 @@ def issue(lab, nginx, pebble, steer, *domains):
     assert clients <= set(lab.sources), clients
     assert seen["acme"] >= 3 and seen["accepted"] > less(100) and seen["lost"] == 0, seen
     return result
+
+
+def check_cycles(lab, nginx, steer, windows):
+    """Windows open and close under load; nobody notices."""
+    since = nginx.log_position()
+    load = start_tlsload(lab, nginx)
+    longlived = start_longlived(lab, "--trios", 10, "--spacing-ms", 300)
+    wait_established(longlived, 3)
+    cycles(steer, load, windows)
+    result = longlived.stop_and_result()
+    assert_all_ok(result, 3)
+    nginx.check_uploads(result)
+    assert_all_ok(load.stop_and_result(), less(1000))
+    assert_real_clients(load, nginx, since, steer.plane)
+
+
+def check_hammer(lab, nginx, steer, connections):
+    """Clients whose data comes in the gap, in one window."""
+    nginx.stop()
+    server = lab.edge.tool("byteserver")
+    wait_until(lambda: lab.edge.listening(443), what="byteserver listens")
+    steer.open()
+    result = start_hammer(lab, steer.plane, connections).finish()
+    steer.close()
+    server.stop()
+    nginx.start()
+    assert_hammered(result, connections)

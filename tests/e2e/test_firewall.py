@@ -6,8 +6,7 @@ import json
 import pytest
 
 from lab import less, wait_until
-from load import (assert_all_ok, assert_hammered, assert_real_clients, cycles, issue, start_hammer,
-                  start_longlived, start_tlsload, wait_established)
+from load import check_cycles, check_hammer, issue
 from servers import Pebble
 
 RULES = """
@@ -50,17 +49,8 @@ def test_firewall_is_one(lab, nginx, firewall):
 
 
 def test_cycles_behind_firewall(lab, nginx, steer, firewall):
-    since = nginx.log_position()
     invalid = firewall("invalid")
-    load = start_tlsload(lab, nginx)
-    longlived = start_longlived(lab, "--trios", 10, "--spacing-ms", 300)
-    wait_established(longlived, 3)
-    cycles(steer, load, less(30))
-    result = longlived.stop_and_result()
-    assert_all_ok(result, 3)
-    nginx.check_uploads(result)
-    assert_all_ok(load.stop_and_result(), less(1000))
-    assert_real_clients(load, nginx, since, steer.plane)
+    check_cycles(lab, nginx, steer, less(30))
     assert firewall("invalid") == invalid
 
 
@@ -73,14 +63,5 @@ def test_issue_behind_firewall(lab, nginx, steer, firewall):
 
 def test_hammer_behind_firewall(lab, nginx, steer, firewall):
     invalid = firewall("invalid")
-    nginx.stop()
-    server = lab.edge.tool("byteserver")
-    wait_until(lambda: lab.edge.listening(443), what="byteserver listens")
-    steer.open()
-    connections = less(8000)
-    result = start_hammer(lab, steer.plane, connections).finish()
-    steer.close()
-    server.stop()
-    nginx.start()
-    assert_hammered(result, connections)
+    check_hammer(lab, nginx, steer, less(8000))
     assert firewall("invalid") == invalid

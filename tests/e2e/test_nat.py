@@ -4,8 +4,7 @@
 import pytest
 
 from lab import less, wait_until
-from load import (assert_all_ok, assert_hammered, assert_real_clients, cycles, start_hammer, start_longlived,
-                  start_tlsload, wait_established)
+from load import check_cycles, check_hammer
 from peers import Echo, ask
 
 # The rules lead nothing to port 443; that there are some is enough for each packet to be looked at.
@@ -45,26 +44,8 @@ def test_first_connections(lab, steer, family):
 
 
 def test_cycles_with_nat(lab, nginx, steer):
-    since = nginx.log_position()
-    load = start_tlsload(lab, nginx)
-    longlived = start_longlived(lab, "--trios", 10, "--spacing-ms", 300)
-    wait_established(longlived, 3)
-    cycles(steer, load, less(30))
-    result = longlived.stop_and_result()
-    assert_all_ok(result, 3)
-    nginx.check_uploads(result)
-    assert_all_ok(load.stop_and_result(), less(1000))
-    assert_real_clients(load, nginx, since, steer.plane)
+    check_cycles(lab, nginx, steer, less(30))
 
 
 def test_hammer_with_nat(lab, nginx, steer):
-    nginx.stop()
-    server = lab.edge.tool("byteserver")
-    wait_until(lambda: lab.edge.listening(443), what="byteserver listens")
-    steer.open()
-    connections = less(8000)
-    result = start_hammer(lab, steer.plane, connections).finish()
-    steer.close()
-    server.stop()
-    nginx.start()
-    assert_hammered(result, connections)
+    check_hammer(lab, nginx, steer, less(8000))
