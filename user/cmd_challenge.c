@@ -372,9 +372,7 @@ static void print_json(const struct row *rows, size_t n)
 		json_object_array_add(list, challenge);
 	}
 	json_object_object_add(document, "challenges", list);
-	printf("%s\n", json_object_to_json_string_ext(
-			       document, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-						 JSON_C_TO_STRING_NOSLASHESCAPE));
+	cmd_print_json(document);
 	json_object_put(document);
 }
 

@@ -76,9 +76,6 @@ static enum cmd_parsed parse(int argc, char **argv, struct doctor_options *optio
 		case 'h':
 			fputs(usage, stdout);
 			return CMD_HELP_SHOWN;
-		case 'q':
-			cmd_usage_error(argv, "unknown option ", "-q");
-			return CMD_BAD_USAGE;
 		default:
 			return CMD_BAD_USAGE;
 		}
@@ -169,9 +166,7 @@ static void print_json(const struct doctor *doctor)
 	json_object_object_add(document, "ok",
 			       json_object_new_boolean(count(doctor, CHECK_FAIL) == 0));
 	json_object_object_add(document, "checks", list);
-	printf("%s\n", json_object_to_json_string_ext(
-			       document, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-						 JSON_C_TO_STRING_NOSLASHESCAPE));
+	cmd_print_json(document);
 	json_object_put(document);
 }
 

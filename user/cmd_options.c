@@ -45,6 +45,14 @@ int cmd_usage_error(char **argv, const char *text, const char *word)
 	return EXIT_USAGE;
 }
 
+static bool has_letter(const struct option *options, int letter)
+{
+	for (; options->name; options++)
+		if (options->val == letter)
+			return true;
+	return false;
+}
+
 int cmd_getopt(int argc, char **argv, const struct option *options)
 {
 	const char *word = argv[MAX(optind, 1)];
@@ -52,7 +60,7 @@ int cmd_getopt(int argc, char **argv, const struct option *options)
 	int c;
 
 	opterr = 0;
-	c = getopt_long(argc, argv, "+:hq", options, NULL);
+	c = getopt_long(argc, argv, has_letter(options, 'q') ? "+:hq" : "+:h", options, NULL);
 	if (c == ':') {
 		cmd_usage_error(argv, "a value is missing after ", argv[optind - 1]);
 		return '?';
@@ -102,6 +110,13 @@ int cmd_log_format(char **argv, const char *text, enum log_format *ret_format)
 		return -1;
 	}
 	return 0;
+}
+
+void cmd_print_json(struct json_object *document)
+{
+	puts(json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY |
+							      JSON_C_TO_STRING_SPACED |
+							      JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 static int parse_workers(const char *text, unsigned *ret_workers)

@@ -4,6 +4,7 @@
 #define CMD_OPTIONS_H
 
 #include <getopt.h>
+#include <json-c/json.h>
 #include <stdbool.h>
 
 #include "ctl_client.h"
@@ -38,7 +39,8 @@ void cmd_options_resident(const struct cmd_options *options, struct ctl_client *
 
 /*
  * getopt_long() that stops at the first word that is no option and logs one line for what it
- * refuses; '?' then. argv[0] is the subcommand's name. Only long options and -h, -q.
+ * refuses; '?' then. argv[0] is the subcommand's name. Only long options, -h, and -q if --quiet is
+ * one of them.
  */
 int cmd_getopt(int argc, char **argv, const struct option *options);
 
@@ -59,6 +61,9 @@ int cmd_enter_netns(const char *path);
 
 /* Answers in lines: the next one of *@rest without its newline, or NULL. Cuts the text. */
 char *cmd_next_line(char **rest);
+
+/* Prints @document for programs, and a newline. */
+void cmd_print_json(struct json_object *document);
 
 #define CMD_DURATION_STRLEN 24
 /* "10m", "9m58s", "1h", "0s"; returns @buf. */

@@ -110,9 +110,6 @@ static enum cmd_parsed take_option(char **argv, int c, struct probe_options *opt
 	case 'h':
 		fputs(usage, stdout);
 		return CMD_HELP_SHOWN;
-	case 'q':
-		cmd_usage_error(argv, "unknown option ", "-q");
-		return CMD_BAD_USAGE;
 	default:
 		return CMD_BAD_USAGE;
 	}
@@ -352,9 +349,7 @@ static void print_json(const struct probe_options *options, const struct all *al
 	json_object_object_add(document, "verdict", json_object_new_string(all->text));
 	json_object_object_add(document, "dns_error", text_or_null(all->dns_problem));
 	json_object_object_add(document, "addresses", list);
-	printf("%s\n", json_object_to_json_string_ext(
-			       document, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-						 JSON_C_TO_STRING_NOSLASHESCAPE));
+	cmd_print_json(document);
 	json_object_put(document);
 }
 

@@ -222,9 +222,6 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 		case 'h':
 			fputs(usage, stdout);
 			return CMD_HELP_SHOWN;
-		case 'q':
-			cmd_usage_error(argv, "unknown option ", "-q");
-			return CMD_BAD_USAGE;
 		case '?':
 			return CMD_BAD_USAGE;
 		default:

@@ -119,9 +119,6 @@ static enum cmd_parsed parse(int argc, char **argv, struct status_options *ret_o
 		case 'h':
 			fputs(usage, stdout);
 			return CMD_HELP_SHOWN;
-		case 'q':
-			cmd_usage_error(argv, "unknown option ", "-q");
-			return CMD_BAD_USAGE;
 		default:
 			return CMD_BAD_USAGE;
 		}
@@ -166,9 +163,7 @@ int cmd_status(int argc, char **argv)
 	if (options.prometheus)
 		status_prometheus(status, stdout);
 	else if (options.json)
-		printf("%s\n", json_object_to_json_string_ext(
-				       status, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-						       JSON_C_TO_STRING_NOSLASHESCAPE));
+		cmd_print_json(status);
 	else
 		status_show(status, stdout);
 	if (fflush(stdout) != 0) {

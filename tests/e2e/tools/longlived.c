@@ -10,6 +10,7 @@
  * + 1 for an upload, whose SHA-256 is printed for a comparison with what the server has stored.
  * A blocking thread per connection.
  */
+#include "tls.h"
 #include "tool.h"
 
 #include <fcntl.h>
@@ -137,17 +138,13 @@ __attribute__((format(printf, 2, 3))) static bool fail(struct member *member, co
 static bool fail_tls(struct member *member, const char *what, int ret)
 {
 	int saved_errno = errno, error = SSL_get_error(member->ssl, ret);
-	unsigned long code = ERR_peek_error();
-	const char *reason = code ? ERR_reason_error_string(code) : NULL;
+	char fault[TLS_FAULT_LEN];
 
 	if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ||
 	    (error == SSL_ERROR_SYSCALL && saved_errno == EAGAIN))
 		return fail(member, "%s: hung for %.0f s", what, opt.timeout_s);
-	if (error == SSL_ERROR_SYSCALL && saved_errno)
-		return fail(member, "%s: %s", what, strerror(saved_errno));
-	if (error == SSL_ERROR_ZERO_RETURN || error == SSL_ERROR_SYSCALL)
-		return fail(member, "%s: closed", what);
-	return fail(member, "%s: TLS: %s", what, reason ? reason : "unknown error");
+	errno = saved_errno;
+	return fail(member, "%s: %s", what, tls_fault(member->ssl, ret, fault));
 }
 
 static bool open_tls(struct member *member)

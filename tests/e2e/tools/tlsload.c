@@ -12,6 +12,7 @@
  * constant, so each kind has a FIFO; a connection is in at most one of them, and always in the
  * FIFO of the time limit.
  */
+#include "tls.h"
 #include "tool.h"
 
 #include <fcntl.h>
@@ -171,17 +172,9 @@ __attribute__((format(printf, 2, 3))) static void conn_fail(struct conn *conn, c
 
 static void conn_fail_tls(struct conn *conn, int ret)
 {
-	int saved_errno = errno, error = SSL_get_error(conn->ssl, ret);
-	unsigned long code = ERR_peek_error();
-	const char *reason = code ? ERR_reason_error_string(code) : NULL;
+	char fault[TLS_FAULT_LEN];
 
-	if (error == SSL_ERROR_SYSCALL && saved_errno)
-		conn_fail(conn, "%s: %s", state_names[conn->state], strerror(saved_errno));
-	else if (error == SSL_ERROR_ZERO_RETURN || error == SSL_ERROR_SYSCALL)
-		conn_fail(conn, "%s: closed", state_names[conn->state]);
-	else
-		conn_fail(conn, "%s: TLS: %s", state_names[conn->state],
-			  reason ? reason : "unknown error");
+	conn_fail(conn, "%s: %s", state_names[conn->state], tls_fault(conn->ssl, ret, fault));
 }
 
 static void conn_interest(struct conn *conn, uint32_t events)
