@@ -245,15 +245,19 @@ void checks_syncookies(struct doctor *doctor)
 		check_set(check, CHECK_OK, NULL, "net.ipv4.tcp_syncookies is %s", value);
 }
 
-/* Is this link an sk_lookup program on the namespace? Fills in its program's name. */
-static bool is_on_netns(int fd, ino_t netns, uint32_t *ret_prog, char name[BPF_OBJ_NAME_LEN])
+/*
+ * Is this link an sk_lookup program on the namespace? Fills in its program's name. Keeps no
+ * descriptor: who looks for the link's owner must not find us.
+ */
+static bool is_on_netns(uint32_t id, ino_t netns, uint32_t *ret_prog, char name[BPF_OBJ_NAME_LEN])
 {
+	_cleanup_close_ int fd = bpf_link_get_fd_by_id(id);
 	struct bpf_link_info link = {};
 	struct bpf_prog_info prog = {};
 	uint32_t len = sizeof(link);
 	_cleanup_close_ int prog_fd = -1;
 
-	if (bpf_obj_get_info_by_fd(fd, &link, &len) || link.type != BPF_LINK_TYPE_NETNS ||
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &link, &len) || link.type != BPF_LINK_TYPE_NETNS ||
 	    link.netns.attach_type != BPF_SK_LOOKUP || link.netns.netns_ino != (uint32_t)netns)
 		return false;
 	*ret_prog = link.prog_id;
@@ -273,12 +277,11 @@ void checks_other_steering(struct doctor *doctor)
 	uint32_t id = 0;
 
 	while (bpf_link_get_next_id(id, &id) == 0) {
-		_cleanup_close_ int fd = bpf_link_get_fd_by_id(id);
 		char name[BPF_OBJ_NAME_LEN];
 		struct owner owner;
 		uint32_t prog;
 
-		if (fd < 0 || !is_on_netns(fd, doctor->netns_inode, &prog, name))
+		if (!is_on_netns(id, doctor->netns_inode, &prog, name))
 			continue;
 		owners_of_link(id, &owner);
 		if (strcmp(name, "steer") == 0 && strcmp(owner.name, "acme-steer") == 0) {

@@ -250,6 +250,21 @@ def test_other_sk_lookup(lab, nginx, doctor):
     doctor().says("other-sk-lookup", OK, "none")
 
 
+def test_owner_is_younger(lab, nginx):
+    """Doctor finds who holds a link, and not itself, also when it comes first in /proc."""
+    gate = lab.dir / "gate"
+    os.mkfifo(gate)
+    doctor = lab.edge.start("doctor", ["sh", "-c", 'read -r _ <"$0"; exec "$@"', gate, BINARY, "doctor", "--json"])
+    link = attach_sk_lookup(lab.edge)
+    with subprocess.Popen(["sleep", "60"], pass_fds=[link]) as holder:
+        os.close(link)
+        gate.write_text("go\n", encoding="ascii")
+        doctor.popen.wait(30)
+        holder.kill()
+    checks = {check["id"]: check for check in json.loads(doctor.stdout())["checks"]}
+    assert "sleep" in checks["other-sk-lookup"]["finding"], checks["other-sk-lookup"]
+
+
 def test_syncookies(lab, nginx, doctor):
     lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=0")
     try:
