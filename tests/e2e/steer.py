@@ -129,9 +129,16 @@ class Steer:
         if self.plane == "none":
             return None
         process = self.netns.start("serve", [BINARY, "serve"])
-        wait_until(self.residents, what="the resident process is there")
-        wait_until(lambda: self.run("status").code == 3, what="it answers")
+        self.wait_for(process)
         return process
+
+    def wait_for(self, process):
+        """That it answers; without a resident process `status` has the same exit code, and no document."""
+        def answers():
+            assert process.running(), process.stderr()
+            status = self.status()
+            return status and status["pid"] == process.pid
+        wait_until(answers, what="the resident process answers")
 
     def reset(self):
         """For between tests: no window, no process."""
@@ -166,13 +173,10 @@ class Kernel:
 
     @staticmethod
     def _show(kind):
-        text = sh("bpftool", "-j", kind, "show", check=False)
-        try:
-            objects = json.loads(text)
-        except ValueError:
-            objects = []
+        objects = json.loads(sh("bpftool", "-j", kind, "show", check=False))
+        assert isinstance(objects, list), f"bpftool {kind} show: {objects}"
         # One that goes while bpftool looks has an error and no id.
-        return [o for o in objects if "id" in o] if isinstance(objects, list) else []
+        return [o for o in objects if "id" in o]
 
     @staticmethod
     def _holders():

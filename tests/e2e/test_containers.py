@@ -174,7 +174,7 @@ def test_killed(lab, container, nginx, steer, kernel):
 def test_serve(lab, container, nginx, steer):
     """Resident for the container, on the host."""
     process = lab.edge.start("serve", [BINARY, "serve", steer.option])
-    wait_until(lambda: steer.run("status").code == 3 and steer.residents(), what="it answers")
+    steer.wait_for(process)
     assert steer.residents() == [process.pid]
     steer.open()
     assert get(lab) and steer.pid() == process.pid

@@ -444,7 +444,7 @@ def test_resident_of_another_version(lab, nginx, steer, doctor):
     old.write_bytes(data.replace(version + b"\0", b"9.9.9\0".ljust(len(version) + 1, b"\0")))
     old.chmod(0o755)
     process = lab.edge.start("serve", [old, "serve"])
-    wait_until(lambda: steer.run("status").code == 3 and steer.status()["pid"], what="it answers")
+    steer.wait_for(process)
     found = doctor()
     process.stop()
     found.says("resident", WARN, r"another version, 9\.9\.9", "restart it")
