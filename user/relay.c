@@ -9,15 +9,8 @@
  * finished, or a reset, make it CLOSED. CLOSED ones are freed after the event batch, since events
  * of the same batch may still point to their ends.
  *
- * flow_move() takes a flow as far as it goes. Nothing that was read is ever held outside of a pipe:
- * - small amounts are peeked into the worker's one buffer, sent, and only as much as was sent is
- *   taken from the queue, so that the rest waits in the kernel and an idle relay has no buffer;
- * - once a whole buffer came at once, splice(2) moves pages through a pipe, which the flow has only
- *   while it is at it, or while bytes are in it because the other end takes no more. Without pipes
- *   (descriptors used up) everything is copied.
- * Only recv() decides that an end has finished or failed. splice() does not get past a byte of
- * urgent data: it says EAGAIN, or 0, while epoll says EPOLLIN (tcp_splice_read(), its comment on
- * URG). Then a copy does; urgent bytes travel as ordinary ones.
+ * flow.c moves the bytes, as far as it goes, and says why it stopped; this file decides what that
+ * means for the two connections.
  *
  * A FIN is passed on by shutdown() when everything before it has been sent; the other flow goes
  * on, without limit of time. A RST is passed on as a RST when what came before it has been sent.
@@ -34,18 +27,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "proxy_header.h"
 #include "util.h"
-
-#define RELAY_BUFFER_SIZE (32 * 1024)
-#define RELAY_PIPE_SIZE	  (256 * 1024) /* asked for; a pipe that stays at 64 KiB does too */
-/* Bytes that one flow moves before others get their turn. */
-#define RELAY_TURN (512 * 1024)
 
 const char *const relay_failure_names[] = {
 	[RELAY_REFUSED] = "refused",
@@ -61,17 +48,10 @@ static_assert(offsetof(struct relay_end, ref_type) == 0);
 
 enum relay_state { RELAY_CONNECTING, RELAY_CONNECTED, RELAY_CLOSED };
 
-struct relay_flow {
-	int pipe[2]; /* -1 but while bytes are under way */
-	uint32_t in_pipe;
-	bool bulk;     /* splice rather than copy */
-	bool blocked;  /* its receiving end takes no more now */
-	bool finished; /* FIN passed on, or nobody to take it */
-};
-
 struct relay {
 	struct relay_end end[2];
-	struct relay_flow flow[2];
+	struct flow flow[2];
+	bool finished[2]; /* of a flow: FIN passed on, or nobody to take it */
 	enum relay_state state;
 	enum client_ip client_ip;
 	bool exempt;
@@ -140,52 +120,6 @@ static enum relay_failure failure_of_error(int error)
 	}
 }
 
-/* ---- pipes ---- */
-
-static void pipe_close(struct relay_worker *w, int pipe[2])
-{
-	close(pipe[0]);
-	close(pipe[1]);
-	pipe[0] = pipe[1] = -1;
-	counter_add(&w->counters.pipes, -1);
-}
-
-/* False when there is none to be had: then the caller copies. */
-static bool flow_take_pipe(struct relay_worker *w, struct relay_flow *flow)
-{
-	if (flow->pipe[0] >= 0)
-		return true;
-	if (w->n_pool) {
-		w->n_pool--;
-		memcpy(flow->pipe, w->pool[w->n_pool], sizeof(flow->pipe));
-		return true;
-	}
-	if (w->counters.pipes >= RELAY_MAX_PIPES)
-		return false;
-	if (pipe2(flow->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
-		flow->pipe[0] = flow->pipe[1] = -1;
-		return false;
-	}
-	/* Refused beyond pipe-user-pages-soft: it works as it is. */
-	fcntl(flow->pipe[0], F_SETPIPE_SZ, RELAY_PIPE_SIZE);
-	counter_add(&w->counters.pipes, 1);
-	return true;
-}
-
-/* A pipe with bytes in it must never meet another flow: it goes, whatever the pool has room for. */
-static void flow_return_pipe(struct relay_worker *w, struct relay_flow *flow)
-{
-	if (flow->pipe[0] < 0)
-		return;
-	if (flow->in_pipe || w->n_pool == RELAY_POOL_PIPES) {
-		pipe_close(w, flow->pipe);
-		flow->in_pipe = 0;
-		return;
-	}
-	memcpy(w->pool[w->n_pool++], flow->pipe, sizeof(flow->pipe));
-	flow->pipe[0] = flow->pipe[1] = -1;
-}
-
 /* ---- epoll ---- */
 
 static int end_arm(struct relay_worker *w, struct relay_end *end, bool present, uint32_t events)
@@ -210,19 +144,18 @@ static int end_arm(struct relay_worker *w, struct relay_end *end, bool present, 
 /* Waits for what @side can do next, and for nothing that it would report without end. */
 static int end_rearm(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
-	const struct relay_flow *from = &relay->flow[side], *to = &relay->flow[!side];
 	struct relay_end *end = &relay->end[side];
 	uint32_t events = 0;
 
-	if (!from->finished && !from->blocked)
+	if (!relay->finished[side] && !relay->flow[side].blocked)
 		events |= EPOLLIN;
-	if (!to->finished && to->blocked)
+	if (!relay->finished[!side] && relay->flow[!side].blocked)
 		events |= EPOLLOUT;
 	/*
 	 * Once we have shut it down, or it is dead, EPOLLHUP is reported until everything of it has
 	 * been read. (Nothing is sent to a dead end any more: that flow is finished.)
 	 */
-	return end_arm(w, end, events || !to->finished, events);
+	return end_arm(w, end, events || !relay->finished[!side], events);
 }
 
 /* ---- the end of a relay ---- */
@@ -255,7 +188,7 @@ static void relay_close(struct relay_worker *w, struct relay *relay, bool reset)
 		return;
 	for (enum relay_side side = CLIENT; side <= TARGET; side++) {
 		end_close(&relay->end[side], reset);
-		flow_return_pipe(w, &relay->flow[side]);
+		flow_stop(&w->flows, &relay->flow[side]);
 	}
 	relay_unexempt(w, relay);
 	if (relay->client_ip == CLIENT_IP_TRANSPARENT)
@@ -288,91 +221,12 @@ static void relay_fail(struct relay_worker *w, struct relay *relay, int error)
 
 /* ---- bytes ---- */
 
-/* @side takes no more. What it sent before that still reaches the other end; see flow_move(). */
+/* @side takes no more. What it sent before that still reaches the other end; see relay_move(). */
 static void end_fail(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
-	struct relay_flow *to = &relay->flow[!side];
-
 	relay->end[side].dead = true;
-	to->finished = true;
-	flow_return_pipe(w, to);
-}
-
-/* What one step of a flow came to. */
-enum flow_step {
-	STEP_MORE,	 /* there may be more to do at once */
-	STEP_EMPTY,	 /* the sending end has nothing (more) now */
-	STEP_LOOK,	 /* nothing came through the pipe, and only recv() can say why */
-	STEP_BLOCKED,	 /* the receiving end takes no more now */
-	STEP_FIN,	 /* the sending end has finished */
-	STEP_SOURCE_BAD, /* the sending end is in error, its bytes all taken */
-	STEP_SINK_BAD,	 /* the receiving end is in error */
-};
-
-/* Pipe to socket. *ret_n: bytes sent. */
-static enum flow_step flow_drain(struct relay_flow *flow, int to_fd, size_t *ret_n)
-{
-	ssize_t n = splice(flow->pipe[0], NULL, to_fd, NULL, flow->in_pipe,
-			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
-
-	if (n <= 0)
-		return n < 0 && (errno == EAGAIN || errno == EINTR) ? STEP_BLOCKED : STEP_SINK_BAD;
-	flow->in_pipe -= (uint32_t)n;
-	*ret_n = (size_t)n;
-	return STEP_MORE;
-}
-
-/* Socket to pipe. */
-static enum flow_step flow_fill(struct relay_flow *flow, int from_fd)
-{
-	ssize_t n = splice(from_fd, NULL, flow->pipe[1], NULL, RELAY_PIPE_SIZE,
-			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
-
-	if (n > 0) {
-		flow->in_pipe += (uint32_t)n;
-		return STEP_MORE;
-	}
-	if (n == 0 || errno == EINTR || errno == ENOMEM || errno == EINVAL)
-		return STEP_LOOK;
-	/* Having said it, the socket has forgotten its error: recv() would see a FIN. */
-	return errno == EAGAIN ? STEP_EMPTY : STEP_SOURCE_BAD;
-}
-
-/* Takes from the receive queue the @len bytes that have been peeked and sent. */
-static int socket_discard(int fd, uint8_t *buffer, size_t len)
-{
-	while (len) {
-		ssize_t n = recv(fd, buffer, len, MSG_TRUNC | MSG_DONTWAIT);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EPIPE;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-/* Socket to socket by way of @buffer. *ret_n: bytes sent. */
-static enum flow_step flow_copy(uint8_t *buffer, int from_fd, int to_fd, size_t *ret_n)
-{
-	ssize_t got, sent;
-
-	got = recv(from_fd, buffer, RELAY_BUFFER_SIZE, MSG_PEEK | MSG_DONTWAIT);
-	if (got == 0)
-		return STEP_FIN;
-	if (got < 0)
-		return errno == EAGAIN || errno == EINTR ? STEP_EMPTY : STEP_SOURCE_BAD;
-
-	sent = send(to_fd, buffer, (size_t)got, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (sent < 0)
-		return errno == EAGAIN || errno == EINTR ? STEP_BLOCKED : STEP_SINK_BAD;
-	*ret_n = (size_t)sent;
-	if (socket_discard(from_fd, buffer, (size_t)sent) < 0)
-		return STEP_SOURCE_BAD;
-	if (sent < got)
-		return STEP_BLOCKED;
-	return got == RELAY_BUFFER_SIZE ? STEP_MORE : STEP_EMPTY;
+	relay->finished[!side] = true;
+	flow_stop(&w->flows, &relay->flow[!side]);
 }
 
 /*
@@ -381,76 +235,42 @@ static enum flow_step flow_copy(uint8_t *buffer, int from_fd, int to_fd, size_t 
  */
 static void flow_finish(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
-	relay->flow[side].finished = true;
+	relay->finished[side] = true;
 	if (!relay->end[side].dead && shutdown(relay->end[!side].fd, SHUT_WR) < 0)
 		end_fail(w, relay, !side);
 }
 
-/* Moves bytes from @side to the other end until one of them has to wait, or the turn is over. */
-static void flow_move(struct relay_worker *w, struct relay *relay, enum relay_side side)
+/* Moves bytes from @side to the other end, as far as it goes now. */
+static void relay_move(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
-	struct relay_flow *flow = &relay->flow[side];
-	const struct relay_end *from = &relay->end[side], *to = &relay->end[!side];
-	bool waiting = flow->finished, look = false;
-	size_t moved = 0;
+	enum flow_answer answer;
+	size_t n;
 
-	flow->blocked = false;
-	while (!waiting) {
-		enum flow_step step;
-		size_t n = 0;
-
-		if (flow->in_pipe) {
-			step = flow_drain(flow, to->fd, &n);
-		} else if (flow->bulk && !look && flow_take_pipe(w, flow)) {
-			step = flow_fill(flow, from->fd);
-		} else {
-			step = flow_copy(w->buffer, from->fd, to->fd, &n);
-			flow->bulk = n == RELAY_BUFFER_SIZE;
-			look = false;
-		}
-		moved += n;
-		counter_add(&w->counters.bytes[side], n);
-
-		switch (step) {
-		case STEP_MORE:
-			waiting = moved >= RELAY_TURN && !flow->in_pipe;
-			break;
-		case STEP_EMPTY:
-			/* epoll saw something, so splice() may not have taken what there is. */
-			look = flow->bulk && !moved;
-			waiting = !look;
-			break;
-		case STEP_LOOK:
-			look = true;
-			break;
-		case STEP_BLOCKED:
-			waiting = flow->blocked = true;
-			break;
-		case STEP_FIN:
-			flow_finish(w, relay, side);
-			waiting = true;
-			break;
-		case STEP_SOURCE_BAD:
-			end_fail(w, relay, side);
-			flow_finish(w, relay, side);
-			waiting = true;
-			break;
-		case STEP_SINK_BAD:
-			end_fail(w, relay, !side);
-			waiting = true;
-			break;
-		}
+	if (relay->finished[side])
+		return;
+	answer = flow_move(&w->flows, &relay->flow[side], relay->end[side].fd, relay->end[!side].fd,
+			   &n);
+	counter_add(&w->counters.bytes[side], n);
+	switch (answer) {
+	case FLOW_WAITS:
+		break;
+	case FLOW_FIN:
+		flow_finish(w, relay, side);
+		break;
+	case FLOW_SOURCE_BAD:
+		end_fail(w, relay, side);
+		flow_finish(w, relay, side);
+		break;
+	case FLOW_SINK_BAD:
+		end_fail(w, relay, !side);
+		break;
 	}
-	if (!flow->in_pipe)
-		flow_return_pipe(w, flow);
-	if (moved >= RELAY_BUFFER_SIZE)
-		flow->bulk = true;
 }
 
 /* After events: is it over? If not, what is there to wait for? */
 static void relay_settle(struct relay_worker *w, struct relay *relay)
 {
-	if (relay->flow[CLIENT].finished && relay->flow[TARGET].finished) {
+	if (relay->finished[CLIENT] && relay->finished[TARGET]) {
 		relay_close(w, relay, relay->end[CLIENT].dead || relay->end[TARGET].dead);
 		return;
 	}
@@ -497,7 +317,7 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 		relay->end[side] = (struct relay_end){ .ref_type = w->ref_type,
 						       .side = (uint8_t)side,
 						       .fd = -1 };
-		relay->flow[side].pipe[0] = relay->flow[side].pipe[1] = -1;
+		flow_init(&relay->flow[side]);
 	}
 	relay->client_ip = options->client_ip;
 	relay->client = *client;
@@ -570,8 +390,8 @@ static void relay_answered(struct relay_worker *w, struct relay *relay)
 	counter_add(&w->counters.connected, 1);
 	if (w->callbacks->on_connected)
 		w->callbacks->on_connected(w->ctx, relay->user);
-	flow_move(w, relay, CLIENT);
-	flow_move(w, relay, TARGET);
+	relay_move(w, relay, CLIENT);
+	relay_move(w, relay, TARGET);
 	relay_settle(w, relay);
 }
 
@@ -597,12 +417,12 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
 		break;
 	}
 
-	if ((events & EPOLLERR) || ((events & EPOLLHUP) && !relay->flow[!side].finished))
+	if ((events & EPOLLERR) || ((events & EPOLLHUP) && !relay->finished[!side]))
 		end_fail(w, relay, side);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-		flow_move(w, relay, side);
+		relay_move(w, relay, side);
 	if (events & EPOLLOUT)
-		flow_move(w, relay, !side);
+		relay_move(w, relay, !side);
 	relay_settle(w, relay);
 }
 
@@ -611,10 +431,6 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
 int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		      const struct relay_callbacks *callbacks, void *ctx)
 {
-	_cleanup_free_ uint8_t *buffer = malloc(RELAY_BUFFER_SIZE);
-
-	if (!buffer)
-		return -ENOMEM;
 	*w = (struct relay_worker){
 		.epoll_fd = epoll_fd,
 		.ref_type = ref_type,
@@ -622,9 +438,7 @@ int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		.ctx = ctx,
 	};
 	sources_init(&w->sources, callbacks->exempt, ctx);
-	w->buffer = TAKE_PTR(buffer);
-	signal(SIGPIPE, SIG_IGN);
-	return 0;
+	return flow_worker_init(&w->flows);
 }
 
 void relay_kill(struct relay_worker *w, struct relay *relay)
@@ -659,8 +473,6 @@ void relay_worker_done(struct relay_worker *w)
 {
 	relay_worker_kill_all(w);
 	relay_worker_reap(w, now_ns());
-	while (w->n_pool)
-		pipe_close(w, w->pool[--w->n_pool]);
-	free(TAKE_PTR(w->buffer));
+	flow_worker_done(&w->flows);
 	sources_done(&w->sources);
 }

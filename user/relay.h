@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "addr.h"
-#include "limit.h"
+#include "flow.h"
 #include "source.h"
 #include "window.h"
 
@@ -41,7 +41,6 @@ struct relay_counters {
 	uint64_t killed;		      /* by relay_kill() or relay_worker_kill_all() */
 	uint64_t failed[RELAY_FAILURE_COUNT]; /* at once or later */
 	uint64_t bytes[2];		      /* by the end that they came from */
-	uint64_t pipes;			      /* that exist now */
 };
 
 /* What the worker asks of its owner. All are called on the worker's thread. */
@@ -83,9 +82,7 @@ struct relay_worker {
 	struct relay_counters counters;
 	struct relay *relays; /* connecting or connected */
 	struct relay *closed; /* freed by relay_worker_reap() */
-	uint8_t *buffer;      /* every relay's first bytes pass here */
-	int pool[RELAY_POOL_PIPES][2];
-	size_t n_pool;
+	struct flow_worker flows;
 };
 
 struct relay_options {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: relay.c proxy_header.c source.c relay_route.c policy.c addr.c
+// uses: relay.c flow.c proxy_header.c source.c relay_route.c policy.c addr.c
 /* Relays between sockets on loopback: bytes, ends, waiting, memory, headers, source ports. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -35,7 +35,7 @@ static void test_small(void **state)
 	settle(&b);
 	assert_int_equal(b.worker.counters.bytes[CLIENT], 3 * strlen("question"));
 	assert_int_equal(b.worker.counters.bytes[TARGET], 3 * strlen("answer"));
-	assert_int_equal(b.worker.counters.pipes, 0);
+	assert_int_equal(b.worker.flows.pipes, 0);
 	bench_close(&b);
 }
 
@@ -413,7 +413,7 @@ static void test_bulk(void **state)
 
 	bench_relay(&b, "127.0.0.1");
 	run_bulk(&b, CHUNK, 0);
-	assert_true(b.worker.counters.pipes > 0);
+	assert_true(b.worker.flows.pipes > 0);
 	bench_close(&b);
 }
 
@@ -431,10 +431,10 @@ static void test_bulk_without_pipes(void **state)
 	struct bench b;
 
 	bench_relay(&b, "127.0.0.1");
-	b.worker.counters.pipes = RELAY_MAX_PIPES;
+	b.worker.flows.pipes = RELAY_MAX_PIPES;
 	run_bulk(&b, 9000, 3);
-	assert_int_equal(b.worker.counters.pipes, RELAY_MAX_PIPES);
-	b.worker.counters.pipes = 0;
+	assert_int_equal(b.worker.flows.pipes, RELAY_MAX_PIPES);
+	b.worker.flows.pipes = 0;
 	bench_close(&b);
 }
 
@@ -602,7 +602,7 @@ static void test_pipes_are_clean(void **state)
 	relay_worker_kill_all(&b.worker);
 	close_if_open(&b.client);
 	close_if_open(&b.server);
-	b.worker.counters = (struct relay_counters){ .pipes = b.worker.counters.pipes };
+	b.worker.counters = (struct relay_counters){ 0 };
 	b.ended = 0;
 	fd = bench_client(&b, NULL);
 	bench_start(&b, fd, CLIENT_IP_NONE);
@@ -635,7 +635,7 @@ static void test_pipes_are_returned(void **state)
 		fds[i][1] = TAKE_FD(b.server);
 	}
 	settle(&b);
-	assert_int_equal(b.worker.counters.pipes, 1);
+	assert_int_equal(b.worker.flows.pipes, 1);
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
 		close(fds[i][0]);
 		close(fds[i][1]);
@@ -705,10 +705,10 @@ static void test_idle_memory(void **state)
 	settle(&b);
 	used = (mallinfo2().uordblks - before) / n;
 	print_message("%zu idle relays: %zu bytes each, %lu pipes\n", n, used,
-		      (unsigned long)b.worker.counters.pipes);
+		      (unsigned long)b.worker.flows.pipes);
 	assert_true(used < 2048);
 	assert_int_equal(b.worker.counters.active, n);
-	assert_true(b.worker.counters.pipes <= RELAY_POOL_PIPES);
+	assert_true(b.worker.flows.pipes <= RELAY_POOL_PIPES);
 	expect_quiet(&b);
 	for (size_t i = 0; i < n; i++) {
 		close(fds[i][0]);
