@@ -45,10 +45,7 @@ static void adapt(const struct resident *resident, struct window_options *option
 		if (!other)
 			continue;
 		/* What is looked up on this host depends on them. */
-		options->has_web_server = other->options.has_web_server;
-		options->web_server = other->options.web_server;
-		options->plane = other->options.plane;
-		options->client_ip = other->options.client_ip;
+		window_options_agree(options, &other->options);
 		return;
 	}
 }

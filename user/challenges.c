@@ -173,10 +173,7 @@ static int open_window(struct resident *resident, struct window_options *options
 		return 0;
 	if (options->gives_way && other) {
 		/* What is looked up on this host depends on them. */
-		options->has_web_server = other->options.has_web_server;
-		options->web_server = other->options.web_server;
-		options->plane = other->options.plane;
-		options->client_ip = other->options.client_ip;
+		window_options_agree(options, &other->options);
 	}
 	return resident_open_window(resident, options, &renewed, error, CTL_MAX_ERROR);
 }

@@ -206,23 +206,23 @@ int cmd_options_request(const struct cmd_options *options, struct ctl_message *r
 		{ "ttl", ttl },
 		{ "responder", endpoint_format(&window->responder, responder) },
 		{ "plane", plane_names[window->plane] },
-		{ "client-ip", client_ip_names[window->client_ip] },
 		{ "sniff-timeout", sniff },
-		{ "web-server", web_server }, /* last: only when given */
+		/* NULL: not given, which may be something else than the default */
+		{ "client-ip",
+		  window->client_ip_chosen ? client_ip_names[window->client_ip] : NULL },
+		{ "web-server", window->has_web_server
+					? endpoint_format(&window->web_server, web_server)
+					: NULL },
 	};
-	size_t n = ARRAY_SIZE(pairs);
 	int r = 0;
 
 	snprintf(ttl, sizeof(ttl), "%u", window->ttl_s);
 	snprintf(sniff, sizeof(sniff), "%ums", window->sniff_timeout_ms);
-	if (window->has_web_server)
-		endpoint_format(&window->web_server, web_server);
-	else
-		n--;
 
 	ctl_message_init(ret_message, "open");
-	for (size_t i = 0; i < n && r == 0; i++)
-		r = ctl_message_add(ret_message, pairs[i].key, pairs[i].value);
+	for (size_t i = 0; i < ARRAY_SIZE(pairs) && r == 0; i++)
+		if (pairs[i].value)
+			r = ctl_message_add(ret_message, pairs[i].key, pairs[i].value);
 	for (size_t i = 0; i < window->n_ports && r == 0; i++) {
 		snprintf(port, sizeof(port), "%u", window->ports[i]);
 		r = ctl_message_add(ret_message, "port", port);

@@ -247,6 +247,25 @@ static int check_client_ip(const struct window_options *options, char *error, si
 	return err;
 }
 
+/*
+ * The web server is on another host, or in another network namespace. Its answers to the clients'
+ * own addresses come by here only if we are its router; else every connection would be lost, and
+ * there is no way to find out but to lose one.
+ */
+static int check_elsewhere(const struct window_options *options, char *error, size_t error_size)
+{
+	char at[ENDPOINT_STRLEN];
+
+	if (options->client_ip != CLIENT_IP_TRANSPARENT || options->client_ip_chosen)
+		return 0;
+	snprintf(error, error_size,
+		 "the web server at %s is not on this host, and would answer the clients past "
+		 "it: say --client-ip=proxy-v2 (it must expect that), --client-ip=none (it sees "
+		 "this host's address), or --client-ip=transparent if this host is its router",
+		 endpoint_format(&options->web_server, at));
+	return -EINVAL;
+}
+
 /* Everything about the options that depends on this host. 0, or -errno with one line in @error. */
 static int check(struct resident *resident, const struct window_options *options, char *error,
 		 size_t error_size)
@@ -265,7 +284,7 @@ static int check(struct resident *resident, const struct window_options *options
 		return err;
 	if (options->has_web_server) {
 		if (!listeners_is_local(&options->web_server))
-			return 0;
+			return check_elsewhere(options, error, error_size);
 		return check_target(resident, options, &options->web_server, error, error_size);
 	}
 	for (size_t i = 0; i < options->n_ports && !err; i++)

@@ -278,6 +278,7 @@ static int set_client_ip(struct window_options *options, const char *value, char
 	if (client_ip < 0)
 		return client_ip;
 	options->client_ip = (enum client_ip)client_ip;
+	options->client_ip_chosen = true;
 	return 0;
 }
 
@@ -351,13 +352,13 @@ static bool shares_port(const struct window *window, const struct window_options
 	return false;
 }
 
-/* What windows of one port must agree on. */
-static void agree(struct window_options *to, const struct window_options *from)
+void window_options_agree(struct window_options *to, const struct window_options *from)
 {
 	to->has_web_server = from->has_web_server;
 	to->web_server = from->web_server;
 	to->plane = from->plane;
 	to->client_ip = from->client_ip;
+	to->client_ip_chosen = from->client_ip_chosen;
 }
 
 int window_set_open(struct window_set *set, const struct window_options *options, uint64_t now_ns,
@@ -402,9 +403,9 @@ int window_set_open(struct window_set *set, const struct window_options *options
 		if (other == window || !shares_port(other, options))
 			continue;
 		if (options->gives_way)
-			agree(&window->options, &other->options);
+			window_options_agree(&window->options, &other->options);
 		else if (other->options.gives_way)
-			agree(&other->options, options);
+			window_options_agree(&other->options, options);
 	}
 	*ret_renewed = renewed;
 	return 0;

@@ -51,6 +51,7 @@ struct window_options {
 	struct endpoint web_server;
 	enum plane plane;
 	enum client_ip client_ip;
+	bool client_ip_chosen; /* by somebody, not by default */
 	/*
 	 * Made for challenges: the built-in responder answers, by name. Such a window routes
 	 * nothing by itself. One that gives way takes its options from the other windows of its
@@ -103,6 +104,9 @@ int window_time_parse(const char *text, uint64_t *ret_s);
  */
 int window_endpoint_set(const char *key, const char *value, const char *example,
 			struct endpoint *ret_endpoint, char *error, size_t error_size);
+
+/* Gives @to what windows of one port must agree on: web server, plane, client address. */
+void window_options_agree(struct window_options *to, const struct window_options *from);
 
 /*
  * Opens the window, or renews it when one of that name is open: then the deadline and all the

@@ -10,9 +10,15 @@ import threading
 IPPROTO_MPTCP = 262
 
 
-def allow_descriptors():
-    """As many as this process may have without a privilege; how many that is."""
+def allow_descriptors(wanted):
+    """So many for this process and those that it starts, or as many as it may have; how many that is."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+        except ValueError:  # root without CAP_SYS_RESOURCE
+            pass
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 

@@ -98,6 +98,19 @@ def test_remote_web_server(lab, auto, best, family):
         assert set(server.accepted) == {lab.edge.v4 if family == "v4" else lab.edge.v6}
 
 
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_remote_web_server_needs_a_choice(lab, auto, family):
+    """Its answers to the clients' own addresses would go past this host, and every connection be lost."""
+    at = f"{lab.ca.v4}:8443" if family == "v4" else f"[{lab.ca.v6}]:8443"
+    said = f"the web server at {re.escape(at)} is not on this host.*--client-ip=proxy-v2.*--client-ip=transparent if"
+    for verb in (["open"], ["challenge", "add", NAME, "A" * 43]):
+        refused = auto.run(*verb, "--web-server", at)
+        assert refused.code == 1 and re.search(said, refused.err) and refused.err.count("\n") == 1, refused
+    auto.ok("open", "--web-server", at, "--client-ip", "transparent")
+    auto.ok("open", "--name", "another", "--web-server", at, "--client-ip", "transparent")
+    assert not auto.windows().keys() - {"default", "another"}
+
+
 def test_remote_responder(lab, auto, best):
     cert, key = make_cert(lab.dir, "remote", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], f"DNS:{NAME}")
     responder = lab.ca.start("responder", ["openssl", "s_server", "-accept", f"{lab.ca.v4}:31443", "-alpn",
@@ -402,8 +415,9 @@ def private_bytes(pid):
 def test_idle_memory(lab, relay):
     # The process that relays has two descriptors for each, and so have we, with both ends in our hands.
     # Above 15/16 of the relays that it may have nothing new is steered.
-    count = min(less(10000), allow_descriptors() * 7 // 16 * 15 // 16 - 100)
-    assert count > 0.8 * less(10000), "RLIMIT_NOFILE is too low for this test: set it to 25000 or more"
+    # Memory is measured, not speed: as many on every machine.
+    count = min(10000, allow_descriptors(25000) * 7 // 16 * 15 // 16 - 100)
+    assert count > 8000, "RLIMIT_NOFILE is too low for this test: set it to 25000 or more"
 
     batch = 50  # more at once, and some pass by the sniffer
     number_open = 0
