@@ -301,4 +301,15 @@ static inline void bench_relay(struct bench *b, const char *address)
 	pump_until(b, b->connected == 1);
 }
 
+/* Nothing wakes the worker up for a while. */
+static inline void expect_quiet(struct bench *b)
+{
+	uint64_t end = now_ns() + 200 * NSEC_PER_MSEC;
+	unsigned before = b->wakeups;
+
+	while (now_ns() < end)
+		pump(b, 50);
+	assert_int_equal(b->wakeups, before);
+}
+
 #endif
