@@ -207,7 +207,10 @@ static const int deadly[] = {
 	SCMP_SYS(vfork),
 };
 
-/* Of bpf(2). Not there: pinning, and getting at what others have loaded. */
+/*
+ * Of bpf(2). Not there: pinning, and getting at what others have loaded, but for types: kernel
+ * functions that vmlinux has not, libbpf looks for in modules (load_module_btfs()).
+ */
 static const int bpf_commands[] = {
 	BPF_MAP_CREATE,		 BPF_MAP_LOOKUP_ELEM,
 	BPF_MAP_UPDATE_ELEM,	 BPF_MAP_DELETE_ELEM,
@@ -217,7 +220,8 @@ static const int bpf_commands[] = {
 	BPF_MAP_LOOKUP_BATCH,	 BPF_MAP_LOOKUP_AND_DELETE_ELEM,
 	BPF_MAP_DELETE_BATCH,	 BPF_MAP_LOOKUP_AND_DELETE_BATCH,
 	BPF_LINK_CREATE,	 BPF_PROG_BIND_MAP,
-	BPF_MAP_FREEZE,
+	BPF_MAP_FREEZE,		 BPF_BTF_GET_NEXT_ID,
+	BPF_BTF_GET_FD_BY_ID,
 };
 
 /* About devices. */
