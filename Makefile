@@ -223,6 +223,7 @@ BASHDIR := $(SHARE)/bash-completion/completions
 FISHDIR := $(SHARE)/fish/vendor_completions.d
 ZSHDIR  := $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 
+# Hooks, units and their page say /usr/local; installed, they say where it is.
 install: all
 	install -D -m 755 $(B)/acme-steer $(DESTDIR)$(PREFIX)/sbin/acme-steer
 	install -D -m 644 deploy/man/acme-steer.8 $(SHARE)/man/man8/acme-steer.8
@@ -235,6 +236,10 @@ install: all
 	install -D -m 644 deploy/completion/acme-steer.bash $(BASHDIR)/acme-steer
 	install -D -m 644 deploy/completion/acme-steer.fish $(FISHDIR)/acme-steer.fish
 	install -D -m 644 deploy/completion/acme-steer.zsh $(ZSHDIR)/_acme-steer
+	sed -i -e 's|/usr/local|$(PREFIX)|g' -e 's|^ExecStart=acme-steer |ExecStart=$(PREFIX)/sbin/acme-steer |' \
+		-e "s|'acme-steer status|'$(PREFIX)/sbin/acme-steer status|" \
+		$(SHARE)/acme-steer/README.md $(SHARE)/acme-steer/hooks/* $(SHARE)/acme-steer/certbot/* \
+		$(SHARE)/acme-steer/prometheus/* $(DESTDIR)$(UNITDIR)/acme-steer.service
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/acme-steer $(SHARE)/man/man8/acme-steer.8

@@ -49,8 +49,8 @@ static const char usage[] =
 	"  --all                    remove: every challenge\n"
 	"  --strict                 remove: exit 1 when it can't be said that the challenge is "
 	"gone\n"
-	"  --json                   list: as a JSON document\n" CMD_NETNS_HELP
-	"  -q, --quiet              say nothing but errors and warnings\n" CMD_HELP_HELP "\n"
+	"  --json                   list: as a JSON document\n" CMD_NETNS_HELP CMD_QUIET_HELP
+		CMD_HELP_HELP "\n"
 	"Exit codes: 0 done (remove: also, with a warning, when it failed, so that a hook never "
 	"breaks a renewal),\n"
 	"1 failed, 2 wrong usage.\n";

@@ -52,8 +52,7 @@ static const char usage[] =
 	"left after TIME\n" CMD_NETNS_HELP
 	"  --strict                 exit 1 when it can't be said that the window is closed, or "
 	"when --drain\n"
-	"                           leaves connections\n"
-	"  -q, --quiet              say nothing but warnings\n" CMD_HELP_HELP "\n"
+	"                           leaves connections\n" CMD_QUIET_HELP CMD_HELP_HELP "\n"
 	"Exit codes: 0 done; also 0, with a warning, when the window could not be closed (it "
 	"closes by itself at\n"
 	"its deadline) or connections are left, so that a hook never breaks a renewal; 1 in that "

@@ -8,13 +8,16 @@
 #include "log.h"
 #include "util.h"
 
-static const char usage[] = "Usage: acme-steer open [OPTION...]\n\n"
-			    "Opens a window, or renews the one of that name with the options given "
-			    "now. Returns when steering is\n"
-			    "live: from then on a new connection that asks for acme-tls/1 reaches "
-			    "the responder, every\n"
-			    "other one the web server. For an ACME client's pre hook, with "
-			    "`acme-steer close` in its post hook.\n";
+static const char usage[] =
+	"Usage: acme-steer open [OPTION...]\n\n"
+	"Opens a window, or renews the one of that name with the options given "
+	"now. Returns when steering is\n"
+	"live: from then on a new connection that asks for acme-tls/1 reaches "
+	"the responder, every\n"
+	"other one the web server. For an ACME client's pre hook, with "
+	"`acme-steer close` in its post hook.\n\n"
+	"Exit codes: 0 steering is live, 1 the window could not be opened, 2 wrong "
+	"usage.\n";
 
 int cmd_open(int argc, char **argv)
 {

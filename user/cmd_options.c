@@ -91,8 +91,7 @@ static void show_help(const char *usage)
 	}
 	printf("\nOther options:\n" CMD_NETNS_HELP
 	       "  --workers=N              workers of a resident process that this starts (the "
-	       "CPUs, up to 4)\n" CMD_LOG_HELP
-	       "  -q, --quiet              say nothing but errors\n" CMD_HELP_HELP);
+	       "CPUs, up to 4)\n" CMD_LOG_HELP CMD_QUIET_HELP CMD_HELP_HELP);
 }
 
 int cmd_log_format(char **argv, const char *text, enum log_format *ret_format)

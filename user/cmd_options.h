@@ -80,6 +80,7 @@ void cmd_describe(const struct window_options *window, const char *verb, char *b
 	"                           where there is one to write to; else plain)\n"               \
 	"  --log-visitors           log a line for each steered connection, not only those for " \
 	"acme-tls/1\n"
-#define CMD_HELP_HELP "  -h, --help               this text\n"
+#define CMD_QUIET_HELP "  -q, --quiet              say nothing but errors and warnings\n"
+#define CMD_HELP_HELP  "  -h, --help               this text\n"
 
 #endif

@@ -30,7 +30,7 @@
 #define FIRST_REQUEST_NS (10 * NSEC_PER_SEC)
 
 static const char usage[] =
-	"Usage: acme-steer serve [options]\n"
+	"Usage: acme-steer serve [OPTION...]\n"
 	"\n"
 	"The resident process: steers while windows are open, and listens on the control socket "
 	"for `open`,\n"
@@ -38,21 +38,22 @@ static const char usage[] =
 	"is for systemd.\n"
 	"SIGTERM closes all windows, finishes what has begun and ends.\n"
 	"\n"
-	"      --arm=ADDRESS        steer exactly while somebody listens there (127.0.0.1:31443, "
+	"  --arm=ADDRESS            steer exactly while somebody listens there (127.0.0.1:31443, "
 	"for instance);\n"
 	"                           again for more\n"
-	"      --notice=WAY         how that is noticed: auto, bpf or poll (auto)\n"
-	"      --domain, --web-server, --port, --plane, --client-ip, --sniff-timeout\n"
+	"  --notice=WAY             how that is noticed: auto, bpf or poll (auto)\n"
+	"  --domain, --web-server, --port, --plane, --client-ip, --sniff-timeout\n"
 	"                           as for `open`, of the windows that --arm opens\n"
-	"      --workers=N          threads that sniff (the CPUs, up to 4)\n"
-	"      --log-format=FORMAT  auto, plain, json or journal (auto: the journal, with fields, "
+	"  --workers=N              threads that sniff (the CPUs, up to 4)\n"
+	"  --log-format=FORMAT      auto, plain, json or journal (auto: the journal, with fields, "
 	"where stderr\n"
 	"                           leads there; else plain)\n"
-	"      --log-visitors       log a line for each steered connection, not only those for "
+	"  --log-visitors           log a line for each steered connection, not only those for "
 	"acme-tls/1\n"
-	"      --on-demand          end when no window is open and no connection is left\n"
-	"      --ready-fd=FD        write \"ready\" there when the control socket "
-	"answers\n" CMD_NETNS_HELP CMD_HELP_HELP;
+	"  --on-demand              end when no window is open and no connection is left\n"
+	"  --ready-fd=FD            write \"ready\" there when the control socket "
+	"answers\n" CMD_NETNS_HELP CMD_HELP_HELP "\n"
+	"Exit codes: 0 it was ended in order, 1 it could not start, 2 wrong usage.\n";
 
 struct serve_options {
 	const char *netns;

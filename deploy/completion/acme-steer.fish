@@ -44,7 +44,7 @@ complete -c acme-steer -n $window -l sniff-timeout -x -a '500ms 3s' -d 'Longest 
 complete -c acme-steer -n '__acme_steer_verb run open serve' -l workers -x -d 'Threads that sniff'
 complete -c acme-steer -n '__acme_steer_verb run open serve' -l log-format -x -a 'auto plain json journal' -d 'How the log is written'
 complete -c acme-steer -n '__acme_steer_verb run open serve' -l log-visitors -d 'Log every steered connection'
-complete -c acme-steer -n '__acme_steer_verb run open close challenge' -s q -l quiet -d 'Say nothing but errors'
+complete -c acme-steer -n '__acme_steer_verb run open close challenge' -s q -l quiet -d 'Say nothing but errors and warnings'
 complete -c acme-steer -n '__acme_steer_verb close challenge' -l all -d 'All of them'
 complete -c acme-steer -n '__acme_steer_verb close challenge' -l strict -d 'Exit 1 unless it is gone'
 complete -c acme-steer -n '__acme_steer_verb challenge' -l key-authorization -x -d 'The key authorization itself'

@@ -25,7 +25,7 @@ _acme-steer() {
 	fi
 
 	netns=('--netns=[network namespace to work in]:name, pid or path:_files -W /run/netns')
-	quiet=('(-q --quiet)'{-q,--quiet}'[say nothing but errors]')
+	quiet=('(-q --quiet)'{-q,--quiet}'[say nothing but errors and warnings]')
 	help=('(-h --help)'{-h,--help}'[show the options]')
 	log=(
 		'--log-format=[how the log is written]:format:(auto plain json journal)'

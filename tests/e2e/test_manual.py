@@ -48,7 +48,10 @@ def test_no_warnings():
     done = subprocess.run(["man", "--warnings", "--local-file", PAGE], capture_output=True, text=True,
                           env=dict(os.environ, MANWIDTH="80", LC_ALL="C.UTF-8"), check=False, timeout=60)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert "\nEXAMPLES\n" in re.sub(r".\x08", "", done.stdout)
+    shown = re.sub(r".\x08", "", done.stdout)
+    assert "\nEXAMPLES\n" in shown
+    # A macro that goes on to the end of its line puts more between quotes than was meant.
+    assert "‘" in shown and not re.findall(r"‘[^’]*‘|’[^‘]*’", shown)
     done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", PAGE], capture_output=True, text=True,
                           check=False, timeout=60)
     assert done.returncode == 0 and not done.stdout, done.stdout

@@ -88,6 +88,13 @@ def test_manual_page(verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_help_says_how_it_ends(verb):
+    text = output(BINARY, verb, "--help")
+    assert text.startswith(f"Usage: acme-steer {verb} ") and "\nExit codes: " in text
+    assert len({line.index("--") for line in text.splitlines() if re.match(r" +--", line)}) == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_bash(verb):
     assert long_options(bash(verb, "--")) == help_options(verb)
 
