@@ -10,6 +10,9 @@
 
 #define ALERT_NO_APPLICATION_PROTOCOL 120
 
+/* A window holds connections for 5 s while nobody listens at its responder's address. */
+#define HELD_MS 4000u
+
 const char *const situation_names[] = {
 	[SITUATION_READY] = "ready",
 	[SITUATION_OTHER_DIGEST] = "other-digest",
@@ -128,6 +131,11 @@ static const char aaaa_elsewhere[] = "the AAAA record points to another host or 
 				     "record: correct or remove it; "
 				     "a CA goes there first";
 
+static const char held[] =
+	"a window is open, but nobody answers at its responder's address: start the ACME "
+	"client, or name where it listens (--responder); `acme-steer doctor` on "
+	"the host";
+
 static bool connected(enum probe_end end)
 {
 	switch (end) {
@@ -171,6 +179,23 @@ bool verdict_wants(const struct verdict *verdict, enum probe_hello *ret_hello)
 	else
 		return false;
 	return true;
+}
+
+static void put_first(struct verdict *verdict, const char *cause)
+{
+	memmove(verdict->causes + 1, verdict->causes,
+		sizeof(verdict->causes) - sizeof(verdict->causes[0]));
+	verdict->causes[0] = cause;
+}
+
+/* A visitor is served at once, and who asks for acme-tls/1 waits. */
+static bool was_held(const struct verdict *verdict)
+{
+	const struct probe_seen *ca = &verdict->seen[PROBE_AS_CA];
+	const struct probe_seen *visitor = &verdict->seen[PROBE_AS_A_VISITOR];
+
+	return verdict->has[PROBE_AS_A_VISITOR] && spoke_tls(visitor) &&
+	       (ca->end == PROBE_SILENT || ca->ms >= visitor->ms + HELD_MS);
 }
 
 /* Who answered, when it was nobody who speaks acme-tls/1. */
@@ -329,6 +354,8 @@ void verdict_judge(struct verdict *verdict, const uint8_t *expect)
 {
 	verdict->situation = situation_of(verdict, expect);
 	memcpy(verdict->causes, causes[verdict->situation], sizeof(verdict->causes));
+	if (was_held(verdict) && verdict->situation != SITUATION_LONG_HELLO_LOST)
+		put_first(verdict, held);
 	describe(verdict);
 }
 
@@ -362,8 +389,7 @@ static void compare_families(struct verdict *verdicts, size_t n)
 		if (endpoint_is_v4(&v6->address) || v6->situation == SITUATION_READY ||
 		    v6->situation == SITUATION_NO_ROUTE || !differ(v4, v6))
 			continue;
-		memmove(v6->causes + 1, v6->causes, sizeof(v6->causes) - sizeof(v6->causes[0]));
-		v6->causes[0] = aaaa_elsewhere;
+		put_first(v6, aaaa_elsewhere);
 	}
 }
 

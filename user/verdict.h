@@ -35,7 +35,7 @@ enum situation {
 /* As `probe --json` has them: "web-server". */
 extern const char *const situation_names[SITUATIONS];
 
-#define VERDICT_CAUSES 4 /* at most */
+#define VERDICT_CAUSES 5 /* at most */
 
 /* One address: the caller fills in what was seen, in the order of verdict_wants(). */
 struct verdict {

@@ -289,6 +289,8 @@ def in_a_container(case):
 def no_responder(case):
     case.user("acme-steer open --responder 127.0.0.1:31443")
     look_up(case.doctor(), "nobody listens at 127.0.0.1:31443", "start the ACME client")
+    look_up(case.user(f"acme-steer probe {NAME} --address {case.lab.edge.v4}", netns=case.lab.ca, code=1),
+            "but nobody answers at its responder's address")
     case.user("acme-steer close")
 
 

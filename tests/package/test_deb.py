@@ -120,3 +120,48 @@ env -i PATH=/usr/bin:/bin /usr/share/acme-steer/hooks/uacme begin tls-alpn-01 ww
     assert {f"ok {name}" for name in ("acme.sh-post", "acme.sh-pre", "dehydrated", "lego", "uacme")} \
         <= set(out.splitlines()), out
     assert "acme-steer: " in out and "443" in out, "nothing listens on port 443 there, and it says so"
+
+
+def test_removal_ends_what_runs(inside):
+    """A window that is open keeps nobody's program running after it was taken away."""
+    out = inside(r"""
+dpkg -i /tmp/acme-steer.deb >&2
+ip link set lo up
+python3 -m http.server 443 >&2 &
+server=$!
+timeout 20 sh -c 'until ss -Hltn sport = :443 | grep -q 443; do :; done'
+acme-steer open
+pgrep -x acme-steer >&2
+dpkg --purge acme-steer >&2
+timeout 20 sh -c 'while pgrep -x acme-steer >&2; do :; done' && echo ended
+test -e /run/acme-steer || echo "nothing in /run"
+kill $server
+""")
+    assert 'window "default" open' in out, out
+    assert "ended" in out.splitlines() and "nothing in /run" in out.splitlines(), out
+
+
+def test_pages_are_whole(inside):
+    """Links between the pages lead somewhere, and paths are those of the package."""
+    out = inside(r"""
+dpkg -i /tmp/acme-steer.deb >&2
+python3 - <<'END'
+import pathlib, re
+
+pages = sorted(pathlib.Path("/usr/share/doc/acme-steer").rglob("*.md"))
+for page in pages:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        if not (page.parent / target).exists():
+            print("dead", page, target)
+    if "/usr/local" in text:
+        print("elsewhere", page)
+print("pages", len(pages))
+END
+grep -rl /usr/local /usr/share/acme-steer || echo "all at home"
+systemd-analyze verify /lib/systemd/system/acme-steer.service 2>&1 | grep acme-steer || echo "the unit is good"
+""")
+    lines = out.splitlines()
+    assert not [line for line in lines if line.startswith(("dead ", "elsewhere "))], out
+    assert int(next(line for line in lines if line.startswith("pages ")).split()[1]) > 8, out
+    assert "all at home" in lines and "the unit is good" in lines, out

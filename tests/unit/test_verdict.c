@@ -125,6 +125,36 @@ static void judged(void **state)
 	}
 }
 
+/* Who asks for acme-tls/1 waits for a responder, and a visitor does not. */
+static void held_for_the_responder(void **state)
+{
+	static const struct {
+		enum probe_end ca;
+		unsigned ca_ms, visitor_ms;
+		bool held;
+	} cases[] = {
+		{ PROBE_ALERT, 5100, 90, true },    { PROBE_SILENT, 2000, 90, true },
+		{ PROBE_ALERT, 100, 90, false },    { PROBE_ALERT, 5100, 5000, false },
+		{ PROBE_ANSWERED, 5100, 90, true },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct verdict verdict = at("192.0.2.1");
+
+		see(&verdict, PROBE_AS_CA, cases[i].ca, "");
+		if (cases[i].ca == PROBE_SILENT)
+			see(&verdict, PROBE_AS_CA_SHORT, PROBE_SILENT, "");
+		see(&verdict, PROBE_AS_A_VISITOR, PROBE_ANSWERED, "http/1.1");
+		verdict.seen[PROBE_AS_CA].ms = cases[i].ca_ms;
+		verdict.seen[PROBE_AS_A_VISITOR].ms = cases[i].visitor_ms;
+		verdict_judge(&verdict, NULL);
+		assert_int_equal(verdict.situation, SITUATION_DEFAULT_CERTIFICATE);
+		assert_int_equal(strstr(verdict.causes[0], "responder's address") != NULL,
+				 cases[i].held);
+		assert_non_null(verdict.causes[cases[i].held ? 3 : 2]);
+	}
+}
+
 static void long_hello(void **state)
 {
 	struct verdict verdict = at("192.0.2.1");
@@ -262,10 +292,15 @@ static void cdns(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(wants),      cmocka_unit_test(judged),
-		cmocka_unit_test(long_hello), cmocka_unit_test(digests),
-		cmocka_unit_test(overall),    cmocka_unit_test(two_servers),
-		cmocka_unit_test(no_address), cmocka_unit_test(cdns),
+		cmocka_unit_test(wants),
+		cmocka_unit_test(judged),
+		cmocka_unit_test(held_for_the_responder),
+		cmocka_unit_test(long_hello),
+		cmocka_unit_test(digests),
+		cmocka_unit_test(overall),
+		cmocka_unit_test(two_servers),
+		cmocka_unit_test(no_address),
+		cmocka_unit_test(cdns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
