@@ -197,5 +197,9 @@ def test_recipe():
         if instruction in ("ENTRYPOINT", "CMD"):
             assert all(isinstance(word, str) for word in json.loads(rest))
     assert len(stages) == 2
+    version, = re.findall(r"^VERSION +:= (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    for page in (RECIPE, ROOT / "docs" / "containers.md", *MANIFESTS):
+        named = re.findall(r"(?<![\w/.-])acme-steer:(\S+)|-t acme-steer( )", page.read_text())
+        assert named and all(tag == version for tag, _none in named), (page, named)
     assert "make static" in text and re.search(r"^static:", (ROOT / "Makefile").read_text(), re.M)
     sh(ROOT / "tools" / "install-deps", "--list", "--build")
