@@ -168,8 +168,8 @@ def host(lab, pebble, steer):
 @contextlib.contextmanager
 def served(lab):
     """A visitor after the other, while the body runs: none fails."""
-    script = ('while test ! -e "$0"; do curl -ksS --max-time 10 -o /dev/null -w "%{http_code}\\n" https://$1/ '
-              '|| echo failed; done')
+    script = ('while test ! -e "$0"; do curl -ksS --max-time 10 -o /dev/null -w "%{http_code}\\n" '
+              '--resolve "www.example.test:443:$1" https://www.example.test/ || echo failed; done')
     end = lab.dir / f"served-{next(lab.serial)}"
     loops = [lab.ca.start("visitor", ["sh", "-c", script, end, address])
              for address in (lab.edge.v4, f"[{lab.edge.v6}]")]
@@ -203,8 +203,11 @@ def served_serial(lab):
 def assert_after(host, owner, sees_clients=True):
     """The web server answers on 443 by itself, over both families, and asks for nobody's help with visitors."""
     lab = host.lab
-    assert host.owners() and set().union(*host.owners().values()) == {owner}, host.owners()
-    assert not lab.edge.listening(8443) or not sees_clients
+    # What it was before may not have ended yet.
+    wait_until(lambda: (owners := host.owners()) and set().union(*owners.values()) == {owner},
+               what=f"{owner} has the port")
+    if sees_clients:
+        wait_until(lambda: not lab.edge.listening(8443), what="nginx' old worker ends")
     before = len(host.peers())
     for address in (lab.edge.v4, lab.edge.v6):
         host.visit(address)
@@ -314,7 +317,9 @@ def test_from_ualpn(lab, host):
     start, uacme = before.splitlines()
     host.nginx(at_8443)
     host.run(f"systemctl start nginx; {start}")
-    wait_until(lambda: lab.edge.listening(443), what="ualpn listens")
+    pid = int((host.dir / "ualpn.pid").read_text())
+    # It listens before, and closes what comes.
+    wait_until(lambda: sh("pgrep", "--parent", pid, check=False), what="ualpn has its workers")
     for address in (lab.edge.v4, lab.edge.v6):
         host.visit(address)
     assert set(host.peers()) <= set(lab.sources)
