@@ -3,7 +3,7 @@
 # make demo     the main job in two network namespaces (root)
 # make check    the tests (root): check-unit, check-bpf, check-e2e, check-chaos
 # make check-tool     doctor, probe, status, logs, documents, files for containers and systemd
-# make check-matrix   every ACME client, every web server
+# make check-matrix   every ACME client, every web server, every way from another program
 # make check-bench    the bench's own honesty: does it fail when it must?
 # make check-relay    the end-to-end table again, everything relayed
 # make check-kernels  the part that depends on the kernel on Debian's, in an emulator
@@ -121,8 +121,9 @@ check-unit: $(UNITS)
 check-bpf: $(BPFTESTS)
 	@set -e; for test in $^; do echo "== $$test"; $$test; done
 
-# Every ACME client with one web server, one client with every web server, and those that need no hook.
-MATRIX := tests/e2e/test_clients.py tests/e2e/test_web_servers.py tests/e2e/test_armed.py
+# Every ACME client with one web server, one client with every web server, those that need no hook, and the ways
+# from other programs to this one.
+MATRIX := $(patsubst %,tests/e2e/test_%.py,clients web_servers armed migration)
 
 # What people see of it: words, files, packages' insides. No kernel and no load makes a difference there.
 TOOL := $(patsubst %,tests/e2e/test_%.py,container_files containers docs doctor log manual new_user options probe \
