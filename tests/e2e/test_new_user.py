@@ -105,10 +105,13 @@ def test_renewal_by_timer(lab, nginx, pebble, user, tmp_path):
     sh("systemd-analyze", "calendar", when)
     service, = (text for path, text in units.items() if path.endswith(".service"))
     command, = re.findall(r"^ExecStart=(.*)$", service, re.M)
-    user(command.replace(" renew", " run").replace(" --no-random-sleep", ""))
+    user(re.sub(r" renew .*", " run", command))
     first = user.shell.certificate().read_bytes()
+    user.shell.program("systemctl", '#!/bin/sh\necho "$@" >reloaded\n')
     user(command)
     assert user.shell.certificate().read_bytes() != first
+    assert (user.shell.dir / "reloaded").read_text() == "reload nginx\n"
+    assert ".lego/certificates" in README and user.shell.certificate().parent.name == "certificates"
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
