@@ -239,6 +239,7 @@ install: all
 	install -D -m 644 deploy/completion/acme-steer.zsh $(ZSHDIR)/_acme-steer
 	sed -i -e 's|/usr/local|$(PREFIX)|g' -e 's|^ExecStart=acme-steer |ExecStart=$(PREFIX)/sbin/acme-steer |' \
 		-e "s|'acme-steer status|'$(PREFIX)/sbin/acme-steer status|" \
+		-e 's,deploy/\(certbot\|prometheus\),$(PREFIX)/share/acme-steer/\1,' \
 		$(SHARE)/acme-steer/README.md $(SHARE)/acme-steer/hooks/* $(SHARE)/acme-steer/certbot/* \
 		$(SHARE)/acme-steer/prometheus/* $(DESTDIR)$(UNITDIR)/acme-steer.service
 
