@@ -295,7 +295,7 @@ static int remove_one_or_all(char **argv, struct challenge_options *options)
 	if (options->all && options->n_words > 1)
 		return cmd_usage_error(argv, "remove: takes a name or --all, not both", "");
 	if (options->n_words > 2)
-		return cmd_usage_error(argv, "remove: takes one name, and not ", options->words[2]);
+		return cmd_usage_error(argv, "remove: takes one name, not ", options->words[2]);
 	if (!options->all) {
 		name = take_name(argv, options, &parsed);
 		if (!name)
@@ -462,5 +462,5 @@ int cmd_challenge(int argc, char **argv)
 		}
 		return verbs[i].function(argv, &options);
 	}
-	return cmd_usage_error(argv, "add, remove or list, and not ", options.words[0]);
+	return cmd_usage_error(argv, "takes add, remove or list, not ", options.words[0]);
 }

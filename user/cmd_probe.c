@@ -132,7 +132,7 @@ static enum cmd_parsed parse(int argc, char **argv, struct probe_options *option
 			continue;
 		}
 		if (c == -1 && options->word) {
-			cmd_usage_error(argv, "takes one name, and not ", argv[optind]);
+			cmd_usage_error(argv, "takes one name, not ", argv[optind]);
 			return CMD_BAD_USAGE;
 		}
 		if (c == -1) {

@@ -237,7 +237,7 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 	if (check_arms(options, argv) < 0)
 		return CMD_BAD_USAGE;
 	if (optind < argc) {
-		cmd_usage_error(argv, "takes no argument:", argv[optind]);
+		cmd_usage_error(argv, "takes options only, not ", argv[optind]);
 		return CMD_BAD_USAGE;
 	}
 	return CMD_GO;

@@ -61,6 +61,8 @@ TABLE = [
     (["close", "--frobnicate"], USAGE, "unknown option.*--frobnicate"),
     (["close", "--name", "a", "--all"], USAGE, "--name or --all"),
     (["close", "word"], USAGE, "word"),
+    (["serve", "word"], USAGE, "takes options only, not word;"),
+    (["challenge", "word"], USAGE, "takes add, remove or list, not word;"),
     (["close", "--drain=soon"], USAGE, "drain.*soon"),
     (["close", "--drain=25h"], USAGE, "drain.*25h.*24h"),
     (["close", "--drain="], USAGE, "drain"),
