@@ -186,8 +186,8 @@ fuzz: $(FUZZERS) $(B)/fuzz/fuzz_hello.seeds
 fuzzed = $(patsubst %.c,user/%.c,$(shell sed -n 's|^// uses: *||p' $(1)))
 
 # A module whose system calls are a model's is part of the fuzzer's own file.
-$(B)/fuzz/fuzz_conn: included := user/conn.c
-$(B)/fuzz/fuzz_conn: user/conn.c
+$(B)/fuzz/fuzz_conn: included := user/conn.c user/conn_relay.c
+$(B)/fuzz/fuzz_conn: user/conn.c user/conn_relay.c
 
 $(B)/fuzz/%: tests/fuzz/%.c $$(call fuzzed,tests/fuzz/$$*.c) \
 		$(wildcard include/*.h user/*.h tests/fuzz/*.h tests/unit/*.h) | $(B)/fuzz

@@ -1,10 +1,10 @@
 // uses: hello.c shares.c timers.c tally.c addr.c conn_log.c
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * libFuzzer target for the state machine of connections, conn.c, with the kernel and the modules
- * below it as a model (conn_model.h). The input is a list of things that happen: clients come,
- * send, end, reset; events and timers are delivered, as the loop does; targets come, go, and are
- * busy; the window is drained, killed, opened again; relays connect, fail and end.
+ * libFuzzer target for the state machine of connections, conn.c and conn_relay.c, with the kernel
+ * and the modules below it as a model (conn_model.h). The input is a list of things that happen:
+ * clients come, send, end, reset; events and timers are delivered, as the loop does; targets come,
+ * go, and are busy; the window is drained, killed, opened again; relays connect, fail and end.
  *
  * What must hold, after each of them:
  *  - every connection has a socket and a timer, or is in a hand-off and has a timer, or is a
@@ -20,7 +20,7 @@
 
 #include "conn_model.h"
 
-/* conn.c with the model's kernel. */
+/* Both with the model's kernel. */
 /* clang-format off */
 #define recv	    model_recv
 #define close	    model_close
@@ -30,6 +30,7 @@
 #define epoll_ctl   model_epoll_ctl
 #define now_ns()    (model.now_ns)
 #include "../../user/conn.c"
+#include "../../user/conn_relay.c"
 /* clang-format on */
 
 #define BATCH 16
@@ -387,7 +388,7 @@ static void check_all(void)
 		check_connection(conn);
 		in_state[conn->state]++;
 		waited_for += conn->waited_for;
-		relays += in_relay(conn->state);
+		relays += conn_in_relay(conn->state);
 		n++;
 	}
 	for (size_t i = 0; i < model.n; i++)
