@@ -2,10 +2,9 @@
 /*
  * Challenges: digests from text, and the set of those that are answered.
  *
- * Theory of operation: a hash table by name as SNI shows it. Beside it, for each port, how many
- * there are and the latest deadline, which is the port's window's. soonest_ns may be too early,
- * never too late: a removal leaves it as it is, and challenge_set_expire(), which looks through
- * all, sets it right.
+ * Theory of operation: a hash table by name as SNI shows it. Beside it a heap of all by deadline,
+ * for those that end, and for each port one the other way round, since the latest deadline is that
+ * of the port's window.
  */
 #include "challenge.h"
 
@@ -170,43 +169,39 @@ static struct challenge_port *port_of(const struct challenge_set *set, uint16_t 
 	return NULL;
 }
 
-static void port_deadline(struct challenge_port *port, uint64_t deadline_ns)
+static void port_deadline(struct challenge_port *port)
 {
-	if (deadline_ns > port->deadline_ns) {
-		port->deadline_ns = deadline_ns;
-		port->n_latest = 0;
-	}
-	port->n_latest += deadline_ns == port->deadline_ns;
+	port->deadline_ns = UINT64_MAX - timers_first(&port->latest)->at_ns;
 }
 
-/* The caller has seen to it that there is room. */
-static void port_add(struct challenge_set *set, const struct challenge *challenge)
+/* The caller has seen to it that there is room. 0 or -ENOMEM. */
+static int port_add(struct challenge_set *set, struct challenge *challenge)
 {
 	struct challenge_port *port = port_of(set, challenge->port);
 
 	if (!port) {
-		port = &set->ports[set->n_ports++];
+		port = &set->ports[set->n_ports];
 		*port = (struct challenge_port){ .port = challenge->port };
 	}
-	port->n++;
-	port_deadline(port, challenge->deadline_ns);
+	if (timers_set(&port->latest, &challenge->latest, UINT64_MAX - challenge->deadline_ns) < 0)
+		return -ENOMEM;
+	if (port->n++ == 0)
+		set->n_ports++;
+	port_deadline(port);
+	return 0;
 }
 
-/* @challenge is out of the table, or about to get another port or deadline. */
-static void port_remove(struct challenge_set *set, const struct challenge *challenge)
+static void port_remove(struct challenge_set *set, struct challenge *challenge)
 {
 	struct challenge_port *port = port_of(set, challenge->port);
 
-	if (--port->n == 0) {
-		*port = set->ports[--set->n_ports];
+	timers_cancel(&port->latest, &challenge->latest);
+	if (--port->n > 0) {
+		port_deadline(port);
 		return;
 	}
-	if (challenge->deadline_ns < port->deadline_ns || --port->n_latest > 0)
-		return;
-	port->deadline_ns = 0;
-	for (const struct challenge *c = NULL; (c = challenge_set_next(set, c));)
-		if (c->port == port->port && c != challenge)
-			port_deadline(port, c->deadline_ns);
+	timers_free(&port->latest);
+	*port = set->ports[--set->n_ports];
 }
 
 static int check_room(const struct challenge_set *set, const struct challenge *old, uint16_t port,
@@ -227,49 +222,53 @@ static int check_room(const struct challenge_set *set, const struct challenge *o
 	return 0;
 }
 
-int challenge_set_add(struct challenge_set *set, const struct name *name,
-		      const uint8_t digest[CHALLENGE_DIGEST], uint16_t port, uint64_t deadline_ns,
-		      bool *ret_replaced, char *error, size_t error_size)
-{
-	struct challenge *challenge, *old;
-	int r;
-
-	if (!set->buckets)
-		set->buckets = calloc(BUCKETS, sizeof(*set->buckets));
-	if (!set->buckets)
-		return refuse(error, error_size, -ENOMEM, "out of memory");
-	old = *link_of(set, name->sni);
-	r = check_room(set, old, port, error, error_size);
-	if (r < 0)
-		return r;
-	challenge = old ? old : calloc(1, sizeof(*challenge));
-	if (!challenge)
-		return refuse(error, error_size, -ENOMEM, "out of memory");
-	if (old)
-		port_remove(set, old);
-	challenge->name = *name;
-	memcpy(challenge->digest, digest, CHALLENGE_DIGEST);
-	challenge->port = port;
-	challenge->deadline_ns = deadline_ns;
-	__atomic_store_n(&challenge->connections, 0, __ATOMIC_RELAXED);
-	port_add(set, challenge);
-	set->soonest_ns = set->n ? MIN(set->soonest_ns, deadline_ns) : deadline_ns;
-	if (!old) {
-		*link_of(set, name->sni) = challenge;
-		set->n++;
-	}
-	*ret_replaced = old;
-	return 0;
-}
-
 static void unlink_challenge(struct challenge_set *set, struct challenge **link)
 {
 	struct challenge *challenge = *link;
 
 	*link = challenge->next;
 	set->n--;
+	timers_cancel(&set->soonest, &challenge->soonest);
 	port_remove(set, challenge);
 	free(challenge);
+}
+
+int challenge_set_add(struct challenge_set *set, const struct name *name,
+		      const uint8_t digest[CHALLENGE_DIGEST], uint16_t port, uint64_t deadline_ns,
+		      bool *ret_replaced, char *error, size_t error_size)
+{
+	_cleanup_free_ struct challenge *challenge = NULL;
+	struct challenge **link;
+	bool replaced;
+	int r;
+
+	if (!set->buckets)
+		set->buckets = calloc(BUCKETS, sizeof(*set->buckets));
+	if (!set->buckets)
+		return refuse(error, error_size, -ENOMEM, "out of memory");
+	link = link_of(set, name->sni);
+	replaced = *link;
+	r = check_room(set, *link, port, error, error_size);
+	if (r < 0)
+		return r;
+	challenge = calloc(1, sizeof(*challenge));
+	if (!challenge || timers_set(&set->soonest, &challenge->soonest, deadline_ns) < 0)
+		return refuse(error, error_size, -ENOMEM, "out of memory");
+	challenge->name = *name;
+	memcpy(challenge->digest, digest, CHALLENGE_DIGEST);
+	challenge->port = port;
+	challenge->deadline_ns = deadline_ns;
+	if (port_add(set, challenge) < 0) {
+		timers_cancel(&set->soonest, &challenge->soonest);
+		return refuse(error, error_size, -ENOMEM, "out of memory");
+	}
+	if (replaced)
+		unlink_challenge(set, link);
+	challenge->next = *link;
+	*link = TAKE_PTR(challenge);
+	set->n++;
+	*ret_replaced = replaced;
+	return 0;
 }
 
 bool challenge_set_remove(struct challenge_set *set, const char *sni)
@@ -285,12 +284,9 @@ bool challenge_set_remove(struct challenge_set *set, const char *sni)
 void challenge_set_clear(struct challenge_set *set)
 {
 	for (size_t i = 0; set->buckets && i < BUCKETS; i++)
-		while (set->buckets[i]) {
-			struct challenge *challenge = set->buckets[i];
-
-			set->buckets[i] = challenge->next;
-			free(challenge);
-		}
+		while (set->buckets[i])
+			unlink_challenge(set, &set->buckets[i]);
+	timers_free(&set->soonest);
 	free(set->buckets);
 	*set = (struct challenge_set){};
 }
@@ -303,26 +299,22 @@ struct challenge *challenge_set_find(const struct challenge_set *set, const char
 void challenge_set_expire(struct challenge_set *set, uint64_t now_ns,
 			  void (*gone)(void *ctx, const struct challenge *challenge), void *ctx)
 {
-	uint64_t soonest_ns = UINT64_MAX;
+	const struct timer *first;
 
-	if (set->n == 0 || set->soonest_ns > now_ns)
-		return;
-	for (size_t i = 0; i < BUCKETS; i++)
-		for (struct challenge **link = &set->buckets[i]; *link;) {
-			if ((*link)->deadline_ns <= now_ns) {
-				gone(ctx, *link);
-				unlink_challenge(set, link);
-				continue;
-			}
-			soonest_ns = MIN(soonest_ns, (*link)->deadline_ns);
-			link = &(*link)->next;
-		}
-	set->soonest_ns = soonest_ns;
+	while ((first = timers_first(&set->soonest)) && first->at_ns <= now_ns) {
+		const struct challenge *challenge =
+			container_of(first, const struct challenge, soonest);
+
+		gone(ctx, challenge);
+		unlink_challenge(set, link_of(set, challenge->name.sni));
+	}
 }
 
 uint64_t challenge_set_next_deadline(const struct challenge_set *set)
 {
-	return set->n ? set->soonest_ns : UINT64_MAX;
+	const struct timer *first = timers_first(&set->soonest);
+
+	return first ? first->at_ns : UINT64_MAX;
 }
 
 const struct challenge *challenge_set_next(const struct challenge_set *set,

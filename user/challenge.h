@@ -10,6 +10,7 @@
 
 #include "limit.h"
 #include "name.h"
+#include "timers.h"
 
 #define CHALLENGE_DIGEST 32 /* bytes of a SHA-256 */
 
@@ -23,6 +24,8 @@ struct challenge {
 	uint64_t deadline_ns;
 	uint64_t connections;	/* for this digest, given to the responder; __atomic, by workers */
 	struct challenge *next; /* in its bucket */
+	struct timer soonest;	/* in the set's heap */
+	struct timer latest;	/* in its port's: the time left until the end of all times */
 };
 
 /* The challenges of one port. */
@@ -30,16 +33,16 @@ struct challenge_port {
 	uint16_t port;
 	size_t n;
 	uint64_t deadline_ns; /* the latest one */
-	size_t n_latest;      /* how many have that */
+	struct timers latest;
 };
 
 /* Zeroed: empty. */
 struct challenge_set {
 	struct challenge **buckets;
 	size_t n;
-	struct challenge_port ports[CHALLENGE_MAX_PORTS];
-	size_t n_ports;	     /* only ports that have challenges */
-	uint64_t soonest_ns; /* the soonest deadline, or earlier */
+	struct challenge_port ports[CHALLENGE_MAX_PORTS + 1]; /* one more while a challenge moves */
+	size_t n_ports;					      /* only ports that have challenges */
+	struct timers soonest;
 };
 
 /*

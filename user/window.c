@@ -329,6 +329,28 @@ static void remove_index(struct window_set *set, size_t i)
 	free(set->windows[i]);
 	set->n--;
 	memmove(&set->windows[i], &set->windows[i + 1], (set->n - i) * sizeof(set->windows[0]));
+	if (set->n == 0)
+		window_index_free(&set->index);
+	else
+		window_index_build(&set->index, set->windows, set->n);
+}
+
+/* For those that there are, all but @without, and @options. 0 or -ENOMEM. */
+static int index_reserve(struct window_set *set, const struct window_options *options,
+			 size_t without)
+{
+	size_t n_ports = options->n_ports;
+	size_t n_entries = options->n_ports * options->n_domains;
+
+	for (size_t i = 0; i < set->n; i++) {
+		const struct window_options *other = &set->windows[i]->options;
+
+		if (i == without)
+			continue;
+		n_ports += other->n_ports;
+		n_entries += other->n_ports * other->n_domains;
+	}
+	return window_index_reserve(&set->index, n_ports, n_entries);
 }
 
 /* The option on which two windows contradict each other; NULL: none. */
@@ -383,15 +405,18 @@ int window_set_open(struct window_set *set, const struct window_options *options
 					      options->ports[k], other->options.name, what);
 	}
 
-	if (renewed) {
-		window = set->windows[index];
-	} else {
-		if (set->n == WINDOW_MAX)
-			return refuse(error, error_size, -ENOSPC,
-				      "%d windows are open already; close one first", WINDOW_MAX);
-		window = calloc(1, sizeof(*window));
-		if (!window)
-			return refuse(error, error_size, -ENOMEM, "out of memory");
+	if (!renewed && set->n == WINDOW_MAX)
+		return refuse(error, error_size, -ENOSPC,
+			      "%d windows are open already; close one first", WINDOW_MAX);
+	window = renewed ? set->windows[index] : calloc(1, sizeof(*window));
+	if (!window)
+		return refuse(error, error_size, -ENOMEM, "out of memory");
+	if (index_reserve(set, options, index) < 0) {
+		if (!renewed)
+			free(window);
+		return refuse(error, error_size, -ENOMEM, "out of memory");
+	}
+	if (!renewed) {
 		window->opened_ns = now_ns;
 		set->windows[set->n++] = window;
 	}
@@ -407,6 +432,7 @@ int window_set_open(struct window_set *set, const struct window_options *options
 		else if (other->options.gives_way)
 			window_options_agree(&other->options, options);
 	}
+	window_index_build(&set->index, set->windows, set->n);
 	*ret_renewed = renewed;
 	return 0;
 }
@@ -468,51 +494,29 @@ uint64_t window_set_port_deadline(const struct window_set *set, uint16_t port)
 
 uint64_t window_set_sniff_timeout(const struct window_set *set, uint16_t port)
 {
-	uint64_t ms = 0;
+	const struct window_port *at = window_index_port(&set->index, port);
 
-	for (size_t i = 0; i < set->n; i++)
-		if (has_port(set->windows[i], port))
-			ms = MAX(ms, (uint64_t)set->windows[i]->options.sniff_timeout_ms);
-	return (ms ? ms : WINDOW_DEFAULT_SNIFF_MS) * NSEC_PER_MSEC;
+	return (at ? at->sniff_timeout_ms : WINDOW_DEFAULT_SNIFF_MS) * NSEC_PER_MSEC;
 }
 
 const struct window *window_set_of_port(const struct window_set *set, uint16_t port)
 {
-	for (size_t i = 0; i < set->n; i++)
-		if (has_port(set->windows[i], port))
-			return set->windows[i];
-	return NULL;
+	const struct window_port *at = window_index_port(&set->index, port);
+
+	return at ? at->first : NULL;
 }
 
 struct window *window_set_built_in(const struct window_set *set, uint16_t port)
 {
-	for (size_t i = 0; i < set->n; i++)
-		if (set->windows[i]->options.built_in && has_port(set->windows[i], port))
-			return set->windows[i];
-	return NULL;
-}
+	const struct window_port *at = window_index_port(&set->index, port);
 
-static bool lists_name(const struct window *window, const char *sni)
-{
-	for (size_t i = 0; i < window->options.n_domains; i++)
-		if (strcasecmp(window->options.domains[i], sni) == 0)
-			return true;
-	return false;
+	return at ? at->built_in : NULL;
 }
 
 struct window *window_set_route(const struct window_set *set, uint16_t port, const char *sni)
 {
-	struct window *without_list = NULL;
+	struct window *lists = window_index_name(&set->index, port, sni);
+	const struct window_port *at = lists ? NULL : window_index_port(&set->index, port);
 
-	for (size_t i = set->n; i-- > 0;) {
-		struct window *window = set->windows[i];
-
-		if (window->options.built_in || !has_port(window, port))
-			continue;
-		if (lists_name(window, sni))
-			return window;
-		if (window->options.n_domains == 0 && !without_list)
-			without_list = window;
-	}
-	return without_list;
+	return at ? at->for_every_name : lists;
 }

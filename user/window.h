@@ -11,6 +11,7 @@
 #include "addr.h"
 #include "limit.h"
 #include "name.h"
+#include "window_index.h"
 
 #define WINDOW_NAME_SIZE  96 /* of a name's buffer: that of an armed window has an address */
 #define WINDOW_DOMAIN_MAX NAME_MAX_LEN
@@ -80,6 +81,7 @@ struct window {
 struct window_set {
 	struct window *windows[WINDOW_MAX]; /* in the order they were opened, no gaps; owned */
 	size_t n;
+	struct window_index index; /* of these; freed with the last one */
 };
 
 /* Fills in every default. */

@@ -1,4 +1,4 @@
-// uses: ctl.c window.c addr.c name.c
+// uses: ctl.c window.c window_index.c addr.c name.c
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * libFuzzer target for what the control socket is told: ctl_request_parse(), and window_options_set()

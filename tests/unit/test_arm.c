@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: arm.c window.c addr.c name.c
+// uses: arm.c window.c window_index.c addr.c name.c
 /* Armed addresses: which are taken, and every state with all that may happen in it. */
 #include <setjmp.h>
 #include <stdarg.h>

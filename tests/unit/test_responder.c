@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: keeper.c starter.c responder.c answer.c certificate.c isolate.c filter.c challenge.c name.c addr.c log.c log_record.c
+// uses: keeper.c starter.c responder.c answer.c certificate.c isolate.c filter.c challenge.c timers.c name.c addr.c log.c log_record.c
 /*
  * The built-in responder, from the resident process's end (keeper) and from a CA's. This program is
  * the responder, too: keeper starts it again with "responder" as its first argument.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: window.c addr.c name.c
+// uses: window.c window_index.c addr.c name.c
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -466,6 +466,75 @@ static void routes(void **state)
 	window_set_close_all(&set);
 }
 
+/* What the four questions of a connection mean, asked of every window. */
+static void assert_answers(const struct window_set *set, uint16_t port, const char *sni)
+{
+	const struct window *first = NULL, *listed = NULL, *every = NULL;
+	uint64_t ms = 0;
+
+	for (size_t i = 0; i < set->n; i++) {
+		const struct window *window = set->windows[i];
+		bool has = false;
+
+		for (size_t k = 0; k < window->options.n_ports; k++)
+			has |= window->options.ports[k] == port;
+		if (!has)
+			continue;
+		if (!first)
+			first = window;
+		if (window->options.sniff_timeout_ms > ms)
+			ms = window->options.sniff_timeout_ms;
+		if (window->options.n_domains == 0)
+			every = window;
+		for (size_t k = 0; k < window->options.n_domains; k++)
+			if (strcmp(window->options.domains[k], sni) == 0)
+				listed = window;
+	}
+	assert_ptr_equal(window_set_of_port(set, port), first);
+	assert_ptr_equal(window_set_route(set, port, sni), listed ? listed : every);
+	assert_int_equal(window_set_sniff_timeout(set, port), first ? ms * NSEC_PER_MSEC : 3 * S);
+	assert_null(window_set_built_in(set, port));
+}
+
+/* Opened, renewed and closed without end, of few enough ports and names that they collide. */
+static void many_windows(void **state)
+{
+	struct window_set set = {};
+	unsigned random = 1;
+	bool renewed;
+
+	for (int round = 0; round < 3000; round++) {
+		char name[16], port[16], other[16], domain[24], another[24], sniff[16];
+		unsigned kind = (random = random * 1103515245 + 12345) >> 16;
+
+		snprintf(name, sizeof(name), "w%u", kind % (WINDOW_MAX + 6));
+		random = random * 1103515245 + 12345;
+		snprintf(port, sizeof(port), "%u", 1 + (random >> 16) % 40);
+		snprintf(other, sizeof(other), "%u", 1 + (random >> 20) % 40);
+		snprintf(domain, sizeof(domain), "d%u.example", (random >> 12) % 90);
+		snprintf(another, sizeof(another), "d%u.example", (random >> 18) % 90);
+		snprintf(sniff, sizeof(sniff), "%ums", 100 + (random >> 10) % 5000);
+		if (round % 5 == 4)
+			window_set_close(&set, name);
+		else if (round % 5 == 3)
+			open_one(&set, S, &renewed, name, "port", port, "sniff-timeout", sniff,
+				 NULL);
+		else
+			open_one(&set, S, &renewed, name, "port", port, "port", other, "domain",
+				 domain, "domain", another, NULL);
+		for (uint16_t i = 1; i <= 41; i++) {
+			char sni[24];
+
+			snprintf(sni, sizeof(sni), "d%u.example", (random >> 8) % 95 + i % 7);
+			assert_answers(&set, i, sni);
+			assert_answers(&set, i, domain);
+		}
+	}
+	assert_true(set.n > WINDOW_MAX / 2);
+	window_set_close_all(&set);
+	assert_answers(&set, 1, "d1.example");
+}
+
 static int open_built_in(struct window_set *set, uint64_t now, bool gives_way, enum plane plane)
 {
 	struct window_options options;
@@ -534,6 +603,7 @@ int main(void)
 		cmocka_unit_test(windows_of_a_port_agree),
 		cmocka_unit_test(sniff_timeouts),
 		cmocka_unit_test(routes),
+		cmocka_unit_test(many_windows),
 		cmocka_unit_test(windows_made_for_challenges),
 	};
 
