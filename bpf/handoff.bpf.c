@@ -2,12 +2,13 @@
 /*
  * Hand-off: moving a live TCP connection from the sniffer's socket to another listener.
  *
- * The process runs three programs by BPF_PROG_TEST_RUN, in this order for one connection:
+ * The process runs these programs by BPF_PROG_TEST_RUN, in this order for one connection:
  *   handoff_seize   is the target able to take it? If so freeze: publish a guard entry,
  *                   and read all that the new socket has to know; (the process lets the old socket
  *                   go: TCP_REPAIR and close())
  *   handoff_inject  sends the client's bytes in once more, as segments from the wire;
- *   handoff_commit  is the new socket there, and has it all? Then the guard entry goes.
+ *   handoff_commit  is the new socket there, and has it all? Then the guard entry goes;
+ *   handoff_replay  both in one test-run, which is all that most connections need.
  * and three are attached (guard.h), two of them to the devices that such connections use:
  *   guard_ingress   gives the first replayed segment to the target's listener, which makes an
  *                   established socket of it, and holds back what the client sends meanwhile;
@@ -254,18 +255,13 @@ static __always_inline void release(struct commit_block *block, struct guard *gu
 		block->n_held = guard->n_held;
 }
 
-SEC("tc")
-int handoff_commit(struct __sk_buff *skb)
+static __always_inline void commit(struct __sk_buff *skb, struct commit_block *block)
 {
-	struct commit_block *block = (void *)(long)skb->data;
-	struct guard *guard;
+	struct guard *guard = bpf_map_lookup_elem(&guards, &block->key);
 
-	if ((void *)(block + 1) > (void *)(long)skb->data_end)
-		return 0;
-	guard = bpf_map_lookup_elem(&guards, &block->key);
 	if (!guard) {
 		block->result = COMMIT_NO_GUARD;
-		return 0;
+		return;
 	}
 	block->seen = guard->seen;
 	block->adopt_error = guard->adopt_error;
@@ -285,7 +281,43 @@ int handoff_commit(struct __sk_buff *skb)
 	block->n_held = guard->n_held;
 	if (block->result == COMMIT_DONE || (block->flags & COMMIT_GIVE_UP))
 		release(block, guard);
+}
+
+SEC("tc")
+int handoff_commit(struct __sk_buff *skb)
+{
+	struct commit_block *block = (void *)(long)skb->data;
+
+	if ((void *)(block + 1) <= (void *)(long)skb->data_end)
+		commit(skb, block);
 	return 0;
+}
+
+/*
+ * For a test-run of two runs. The first one injects the frame, and by the second the packet has gone
+ * all its way, since bottom halves were on between the two (bpf_test_run()); unless it takes the way
+ * over another CPU. So the second run nearly always finds the new socket. Returns a REPLAY_ result.
+ */
+SEC("tc")
+int handoff_replay(struct __sk_buff *skb)
+{
+	struct commit_block block = {};
+	struct packet packet = {};
+
+	if (!skb->cb[0]) {
+		long err = bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
+
+		/* Not before: the clone has a copy. */
+		skb->cb[0] = err ? REPLAY_FAILED + 1 : REPLAY_INJECTED + 1;
+		return REPLAY_FAILED;
+	}
+	if (skb->cb[0] != REPLAY_INJECTED + 1)
+		return REPLAY_FAILED;
+	if (!packet_read(skb, AT_DEVICE, true, &packet))
+		return REPLAY_INJECTED;
+	block.key = packet.key;
+	commit(skb, &block);
+	return block.result == COMMIT_DONE ? REPLAY_DONE + block.n_held : REPLAY_INJECTED;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -213,6 +213,13 @@ struct commit_block {
 	__u32 n_held;	   /* in: those that the process has taken; out: guard.n_held */
 };
 
+/* What handoff_replay returns. */
+enum replay_result {
+	REPLAY_INJECTED, /* handoff_commit is to look further */
+	REPLAY_FAILED,	 /* the segment surely did not arrive */
+	REPLAY_DONE,	 /* COMMIT_DONE; what is added to it is n_held */
+};
+
 /* In and out of handoff_preflight: what listens at an address? */
 struct preflight_block {
 	struct run_header header;

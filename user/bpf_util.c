@@ -72,16 +72,28 @@ void bpf_util_sum(int map_fd, size_t n, uint64_t *ret_sums)
 	}
 }
 
-int bpf_util_run(int prog_fd, const void *data, size_t size, void *out, unsigned ifindex,
-		 unsigned mark, int *ret_err)
+static int run(int prog_fd, const void *data, size_t size, void *out, unsigned ifindex,
+	       unsigned mark, int times, int *ret_err)
 {
 	struct __sk_buff skb = { .ifindex = ifindex, .mark = mark };
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = data, .data_size_in = (uint32_t)size,
 		    .data_out = out, .data_size_out = out ? (uint32_t)size : 0, .ctx_in = &skb,
-		    .ctx_size_in = sizeof(skb), .repeat = 1);
+		    .ctx_size_in = sizeof(skb), .repeat = times);
 	int err = bpf_prog_test_run_opts(prog_fd, &opts);
 
 	/* Without room for the packet ENOSPC is no news. */
 	*ret_err = err == -ENOSPC && !out ? 0 : err;
 	return (int)opts.retval;
+}
+
+int bpf_util_run(int prog_fd, const void *data, size_t size, void *out, unsigned ifindex,
+		 unsigned mark, int *ret_err)
+{
+	return run(prog_fd, data, size, out, ifindex, mark, 1, ret_err);
+}
+
+int bpf_util_run_twice(int prog_fd, const void *data, size_t size, unsigned ifindex, unsigned mark,
+		       int *ret_err)
+{
+	return run(prog_fd, data, size, NULL, ifindex, mark, 2, ret_err);
 }

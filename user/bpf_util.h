@@ -24,4 +24,8 @@ void bpf_util_sum(int map_fd, size_t n, uint64_t *ret_sums);
 int bpf_util_run(int prog_fd, const void *data, size_t size, void *out, unsigned ifindex,
 		 unsigned mark, int *ret_err);
 
+/* The same, two runs on the one packet, with nothing to get but the second one's return value. */
+int bpf_util_run_twice(int prog_fd, const void *data, size_t size, unsigned ifindex, unsigned mark,
+		       int *ret_err);
+
 #endif

@@ -244,6 +244,19 @@ int guards_inject(struct guards *guards, const struct guards_device *device, con
 	return answer == 0 ? 0 : -EIO;
 }
 
+int guards_replay(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
+		  size_t len, uint32_t *ret_n_held)
+{
+	int err;
+	int answer = bpf_util_run_twice(bpf_program__fd(guards->bpf->progs.handoff_replay), frame,
+					len, device->ifindex, MARK_INJECT, &err);
+
+	if (err || answer < REPLAY_DONE)
+		return err ? err : answer;
+	*ret_n_held = (uint32_t)answer - REPLAY_DONE;
+	return REPLAY_DONE;
+}
+
 void guards_let_be(int fd)
 {
 	int unused = 0;

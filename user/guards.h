@@ -61,6 +61,14 @@ int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifin
 int guards_inject(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
 		  size_t len, uint32_t mark);
 
+/*
+ * Lets the first segment, @frame, arrive on the device with MARK_INJECT, and looks at once if all
+ * is done with that, as guards_commit() would. Returns an enum replay_result, or -errno.
+ * *ret_n_held, when it is REPLAY_DONE: as commit_block.n_held.
+ */
+int guards_replay(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
+		  size_t len, uint32_t *ret_n_held);
+
 /* @fd, a connection that a sniffer accepted, stays with this process: guard_socket is taken off. */
 void guards_let_be(int fd);
 

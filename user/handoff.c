@@ -10,7 +10,8 @@
  *            whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over.
  *   replay   the first segment is injected, and guard_ingress gives it to the target's listener. The
  *            rest follows when the new socket is seen, from its own rcv_nxt on.
- *   commit   the new socket has everything: the guard entry goes.
+ *   commit   the new socket has everything: the guard entry goes. Where one segment is all, replay
+ *            and commit are one call.
  *
  * A connection for which the new socket is not there at once is pending: packets may take the way
  * over another CPU (RPS), the accept queue may have filled up meanwhile, the new socket's window
@@ -140,20 +141,23 @@ static int raw_send(const struct handoff_worker *worker, const struct handoff_jo
 	return 0;
 }
 
-/*
- * Lets a frame arrive on the device that the client's packets come in by. On lo IPv4 needs a raw
- * socket: a packet from a local address that did not leave by lo is a martian.
- */
+/* On lo IPv4 does: a packet from a local address that did not leave by lo is a martian. */
+static bool needs_raw(const struct handoff_job *job)
+{
+	return job->device->ifindex == 1 && endpoint_is_v4(&job->local);
+}
+
+/* Lets a frame arrive on the device that the client's packets come in by. */
 static int inject(const struct handoff_worker *worker, const struct handoff_job *job, size_t len,
 		  uint32_t mark)
 {
-	if (job->device->ifindex == 1 && endpoint_is_v4(&job->local))
+	if (needs_raw(job))
 		return raw_send(worker, job, worker->frame, len, &job->local, mark);
 	return guards_inject(worker->guards, job->device, worker->frame, len, mark);
 }
 
 /* Fills in a segment of the client's, but for what it carries. */
-static struct segment client_segment(const struct handoff_job *job)
+static struct segment client_segment(const struct handoff_job *job, uint64_t now)
 {
 	const struct guard *guard = &job->guard;
 	uint64_t unit = guard->options & OPTION_USEC_TS ? NSEC_PER_USEC : NSEC_PER_MSEC;
@@ -166,19 +170,20 @@ static struct segment client_segment(const struct handoff_job *job)
 		.window = (uint16_t)MIN(window, UINT16_MAX),
 		.timestamps = guard->options & OPTION_TSTAMP,
 		.tsval = guard->ts_recent,
-		.tsecr = (uint32_t)(now_ns() / unit) + guard->tsoffset,
+		.tsecr = (uint32_t)(now / unit) + guard->tsoffset,
 	};
 }
 
-/* Injects what the client sent from sequence number @seq on, one segment. Its length, or -errno. */
-static int replay_segment(struct handoff_worker *worker, const struct handoff_job *job,
-			  uint32_t seq)
+/*
+ * Makes worker.frame what the client sent from sequence number @seq on, one segment. The frame's
+ * length, or 0; *ret_len: how much of the sequence it is.
+ */
+static size_t client_frame(struct handoff_worker *worker, const struct handoff_job *job,
+			   uint32_t seq, uint64_t now, uint32_t *ret_len)
 {
 	size_t offset = (uint32_t)(seq - job->guard.first_seq);
 	size_t room = MIN(job->device->mtu, FRAME_MAX) - 40 - 32;
-	struct segment segment = client_segment(job);
-	size_t frame_len;
-	int err;
+	struct segment segment = client_segment(job, now);
 
 	if (offset > job->len)
 		offset = job->len;
@@ -186,17 +191,17 @@ static int replay_segment(struct handoff_worker *worker, const struct handoff_jo
 	segment.payload = job->bytes + offset;
 	segment.len = MIN(room, job->len - offset);
 	segment.fin = job->fin && offset + segment.len == job->len;
-	frame_len = segment_build(&segment, worker->frame, sizeof(worker->frame));
-	if (frame_len == 0)
-		return -EMSGSIZE;
-	err = inject(worker, job, frame_len, MARK_INJECT);
-	return err ? err : (int)(segment.len + segment.fin);
+	*ret_len = (uint32_t)segment.len + segment.fin;
+	return segment_build(&segment, worker->frame, sizeof(worker->frame));
 }
 
 static void replay_first(struct handoff_worker *worker, struct handoff_job *job, uint64_t now)
 {
+	uint32_t unused;
+	size_t len = client_frame(worker, job, job->guard.first_seq, now_ns(), &unused);
+
 	/* A failure is seen as a segment that nobody saw, and repeated. */
-	if (replay_segment(worker, job, job->guard.first_seq) >= 0)
+	if (len && inject(worker, job, len, MARK_INJECT) == 0)
 		job->injections++;
 	job->injected_ns = now;
 }
@@ -205,11 +210,12 @@ static void replay_first(struct handoff_worker *worker, struct handoff_job *job,
 static void replay_rest(struct handoff_worker *worker, const struct handoff_job *job, uint32_t seq)
 {
 	for (int i = 0; i < BURST_SEGMENTS && (int32_t)(job->guard.rcv_nxt - seq) > 0; i++) {
-		int n = replay_segment(worker, job, seq);
+		uint32_t n;
+		size_t len = client_frame(worker, job, seq, now_ns(), &n);
 
-		if (n <= 0)
+		if (!n || !len || inject(worker, job, len, MARK_INJECT) < 0)
 			return;
-		seq += (uint32_t)n;
+		seq += n;
 	}
 }
 
@@ -239,6 +245,32 @@ static void held_drop(struct handoff_worker *worker, const struct handoff_job *j
 
 	for (uint32_t i = 0; i < MIN(n, HELD_PER_GUARD); i++)
 		guards_take_held(worker->guards, &job->key, i, &held);
+}
+
+/*
+ * The first segment, and a look at what became of it, in one call; what needs a raw socket is
+ * looked at later. True: the new socket has everything, and the guard entry is gone.
+ */
+static bool replay_and_commit(struct handoff_worker *worker, struct handoff_job *job)
+{
+	uint32_t unused, n_held;
+	size_t len;
+	int r;
+
+	if (needs_raw(job)) {
+		replay_first(worker, job, job->began_ns);
+		return false;
+	}
+	len = client_frame(worker, job, job->guard.first_seq, job->began_ns, &unused);
+	r = len ? guards_replay(worker->guards, job->device, worker->frame, len, &n_held)
+		: REPLAY_FAILED;
+	if (r == REPLAY_INJECTED)
+		job->injections++;
+	job->injected_ns = job->began_ns;
+	if (r != REPLAY_DONE)
+		return false;
+	held_inject(worker, job, n_held);
+	return true;
 }
 
 /* We can't do any more for it: the client is told, in the old socket's name. */
@@ -537,8 +569,8 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	job->backoff_ns = FIRST_RETRY_NS;
 	job->injections = 0;
 	job->went_back = false;
-	replay_first(worker, job, job->began_ns);
-	answer = advance(worker, job, job->began_ns);
+	answer = replay_and_commit(worker, job) ? HANDOFF_DONE
+						: advance(worker, job, job->began_ns);
 	return settle(worker, job, answer, false);
 }
 

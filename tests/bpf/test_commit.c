@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 // uses: segment.c bpf_util.c log.c log_record.c addr.c
-/* What handoff_commit says of the new socket, and when it takes the guard entry away. */
+/* What handoff_commit and handoff_replay say of the new socket, and when they take the guard entry
+ * away. */
 #include "guard_bench.h"
 
 static struct commit_block commit(const struct flow_key *key, uint32_t flags, uint32_t taken)
@@ -156,6 +157,56 @@ static void test_commit_child(void **state)
 	commit_child("::1");
 }
 
+static uint32_t replay(const struct flow_key *key, unsigned runs)
+{
+	static const uint8_t mac[6];
+	const struct segment segment = { .key = key,
+					 .mac = mac,
+					 .seq = FIRST_SEQ,
+					 .len = 5,
+					 .payload = (const uint8_t *)"hello" };
+	int fd = bpf_program__fd(bpf->progs.handoff_replay);
+	uint8_t frame[256];
+	size_t len = segment_build(&segment, frame, sizeof(frame));
+	int err, answer;
+
+	answer = runs == 1 ? bpf_util_run(fd, frame, len, NULL, LO, MARK_INJECT, &err)
+			   : bpf_util_run_twice(fd, frame, len, LO, MARK_INJECT, &err);
+	assert_int_equal(err, 0);
+	return (uint32_t)answer;
+}
+
+/* The second run is a commit without flags, of the frame's connection. Nobody has the addresses. */
+static void test_replay(void **state)
+{
+	for (size_t i = 0; i < 2; i++) {
+		struct guard guard = usual_guard;
+		uint64_t before;
+
+		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		guard_set(&keys[i], &guard);
+		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		assert_int_equal(guard_of(&keys[i]).parking, PARKING_ON);
+		guard.child_of = guard.cookie;
+		guard.n_held = 2;
+		guard_set(&keys[i], &guard);
+		/* Packets are held: that is for the process. */
+		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		assert_int_equal(guard_of(&keys[i]).parking, PARKING_PASS);
+		assert_false(is_released(&keys[i]));
+		guard.n_held = 0;
+		guard_set(&keys[i], &guard);
+		/* Nothing is said of a connection by the run that injects. */
+		assert_int_equal(replay(&keys[i], 1), REPLAY_FAILED);
+		assert_int_equal(bpf->bss->n_guards, 1);
+		before = coarse_ns();
+		assert_int_equal(replay(&keys[i], 2), REPLAY_DONE);
+		expect_released(&keys[i], before);
+		assert_int_equal(bpf->bss->n_guards, 0);
+		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, keys_make, bench_drop)
 
 int main(void)
@@ -163,6 +214,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_commit_no_child),
 		TEST(test_commit_child),
+		TEST(test_replay),
 	};
 
 	if (unprivileged())
