@@ -397,6 +397,9 @@ int filter_resident(void)
 		r = allow_values(ctx, SCMP_SYS(membarrier), 0, barriers, ARRAY_SIZE(barriers));
 	for (size_t i = 0; i < ARRAY_SIZE(deadly) && r == 0; i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_KILL_PROCESS, deadly[i], 0);
+	/* The kernel remembers which calls are allowed whatever their arguments; this one is not. */
+	if (r == 0)
+		r = seccomp_syscall_priority(ctx, SCMP_SYS(bpf), UINT8_MAX);
 	/* Else a refusal is seen by nobody. It may be that the kernel can't. */
 	if (r == 0)
 		seccomp_attr_set(ctx, SCMP_FLTATR_CTL_LOG, 1);
