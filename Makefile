@@ -12,6 +12,7 @@
 # make fuzz S=60  fuzzers, seconds each
 # make fuzz-coverage  what of hello.c the fuzzer's seeds reach: all of it
 # make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
+# make bench-scale     how cost grows with connections, windows, challenges (root); QUICK=1: in one minute
 # make microbench     instructions and time of the inner functions
 # make install    DESTDIR=, PREFIX=/usr/local; `make uninstall` takes it away
 # make static     build/acme-steer-static: one file without libraries, for other machines
@@ -46,7 +47,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all tools demo check check-unit check-bpf check-e2e check-tool check-matrix check-chaos check-relay check-kernels \
-	check-package check-bench chaos bench microbench fuzz fuzz-coverage install uninstall static deb clean
+	check-package check-bench chaos bench bench-scale microbench fuzz fuzz-coverage install uninstall static deb clean
 
 all: $(B)/acme-steer
 
@@ -158,6 +159,9 @@ check-kernels: all tools
 bench: all $(B)/bench/load
 	$(PYTHON) tools/bench/bench.py $(if $(QUICK),--quick) $(BENCH)
 
+bench-scale: all $(B)/bench/load $(B)/bench/micro
+	$(PYTHON) tools/bench/scale.py $(if $(QUICK),--quick) $(BENCH)
+
 check-bench: all $(B)/bench/load $(B)/bench/micro
 	$(PYTHON) -m pytest -q tools/bench $(PYTEST)
 
@@ -170,7 +174,7 @@ $(B)/bench/load: tools/bench/load.c $(wildcard tests/e2e/tools/*.h) | $(B)/bench
 
 $(B)/bench/micro: tools/bench/micro.c $(call uses,tools/bench/micro.c) | $(B)/bench
 	$(call say,CC)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 S ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))

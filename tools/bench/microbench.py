@@ -18,19 +18,19 @@ GOAL_NS, GOAL_BYTES = 1000, 1700
 HELLO_DONE = re.compile(r"^# expect: done$", re.M)
 
 
-def measure(kind, what):
+def measure(kind, what, timed=TIMED, counted=COUNTED):
     """(bytes, ns, instructions) of one call; time is the best of three."""
     times = []
     for _ in range(3):
-        done = subprocess.run([MICRO, kind, str(what), str(TIMED)], capture_output=True, text=True, check=True)
+        done = subprocess.run([MICRO, kind, str(what), str(timed)], capture_output=True, text=True, check=True)
         size, ns = done.stdout.split()
         times.append(float(ns))
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(["valgrind", "--tool=callgrind", "--toggle-collect=measured",
-                               f"--callgrind-out-file={directory}/out", MICRO, kind, str(what), str(COUNTED)],
+                               f"--callgrind-out-file={directory}/out", MICRO, kind, str(what), str(counted)],
                               capture_output=True, text=True, check=True)
     collected = re.search(r"Collected : (\d+)", done.stderr)
-    return int(size), min(times), int(collected[1]) / COUNTED
+    return int(size), min(times), int(collected[1]) / counted
 
 
 def main():

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""The bench fails when a variant returns wrong bytes, misses its way, or the client was the bottleneck."""
+"""The bench fails when a variant returns wrong bytes, misses its way, or the client was the bottleneck, and
+when a cost grows."""
 
 import json
+import math
 import subprocess
 
 import pytest
 
 import measure
+import microbench
 import report
+import scale
+import scale_report
 import variants as v
 from lab import Lab
 from steer import Steer
@@ -215,6 +220,70 @@ def test_micro_refuses_what_it_can_not_parse(tmp_path):
     micro = measure.BUILD / "bench" / "micro"
     done = subprocess.run([micro, "hello", bad, "10"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "does not do" in done.stderr
+
+
+LEVELS = [1, 10, 100, 1000, 10000]
+GROWTH = {"constant": lambda level: 40, "noise": lambda level: 40 + 30 * (level == 100),
+          "logarithm": lambda level: 40 + 2 * math.log2(level), "square root": lambda level: 40 + level ** 0.5,
+          "linear": lambda level: 40 + level / 100}
+
+
+def grown(promise, growth, unit="µs"):
+    series = scale.Series("A hand-off", "challenges", "a <b>", promise, unit)
+    for level in LEVELS:
+        for interference in (30, 0, 5):  # what else the machine does
+            series.add(level, GROWTH[growth](level) + interference)
+    return series
+
+
+@pytest.mark.parametrize("promise, growth", [
+    ("constant", "constant"), ("constant", "noise"), ("logarithm", "constant"), ("logarithm", "logarithm"),
+    ("linear", "linear"),
+])
+def test_growth_as_promised(promise, growth):
+    assert grown(promise, growth).fault() is None
+
+
+@pytest.mark.parametrize("promise, growth", [
+    ("constant", "logarithm"), ("constant", "square root"), ("constant", "linear"), ("logarithm", "square root"),
+    ("logarithm", "linear"),
+])
+def test_growth_beyond_what_is_promised(promise, growth):
+    assert "promised is at most" in grown(promise, growth).fault()
+
+
+def test_scale_report():
+    """A point, and a number, for each level; what is promised is drawn, but for a line that may go anywhere."""
+    options = scale.parse([])
+    series = [grown("constant", "constant"), scale.Series("A request", "windows", "x", "linear", "instructions")]
+    for level in (0, 4):
+        series[1].add(level, 7)
+    document = json.loads(json.dumps(scale.document_of(series, options)))
+    svg, text = scale_report.svg(document), scale_report.markdown(document)
+    assert svg.count("<circle") == len(LEVELS) + 2 and svg.count('class="l"') == 1 and "a &lt;b&gt;" in svg
+    assert text.count("40.0 (62.0)") == len(LEVELS) and "| A request, by windows | promise | 0 | 4 |" in text
+
+
+def test_connections_that_do_not_go_their_way(lab, steer):
+    """Answered, but by nobody whom they were handed off to."""
+    axis = scale.Scale(lab, scale.parse(["--quick"]), steer)
+    server = scale.Server(lab, (lab.edge.v4, 8443))
+    axis.target = (lab.edge.v4, 8443)
+    hellos = [scale.client_hello("www.example.test", "http/1.1")]
+    try:
+        axis.ask("open", "port=8443", "plane=handoff")
+        assert axis.connections(hellos) > 0
+        axis.ask("close", "all=1")
+        with pytest.raises(AssertionError, match="handed_off_web grows"):
+            axis.connections(hellos)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("kind, many", [("windows", 64), ("challenges", 9999), ("deadlines", 9999)])
+def test_look_ups_do_not_grow(kind, many):
+    few_of_them, all_of_them = (microbench.measure(kind, n, timed=10, counted=10)[2] for n in (2, many))
+    assert all_of_them < 1.5 * few_of_them
 
 
 def test_load_prints_json(lab, web):
