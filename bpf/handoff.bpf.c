@@ -303,6 +303,7 @@ int handoff_replay(struct __sk_buff *skb)
 {
 	struct commit_block block = {};
 	struct packet packet = {};
+	__u32 end;
 
 	if (!skb->cb[0]) {
 		long err = bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
@@ -317,7 +318,12 @@ int handoff_replay(struct __sk_buff *skb)
 		return REPLAY_INJECTED;
 	block.key = packet.key;
 	commit(skb, &block);
-	return block.result == COMMIT_DONE ? REPLAY_DONE + block.n_held : REPLAY_INJECTED;
+	if (block.result == COMMIT_DONE)
+		return REPLAY_DONE + block.n_held;
+	end = bpf_ntohl(packet.tcp.seq) + packet.len - packet.header_len;
+	if (block.result == COMMIT_INCOMPLETE && block.rcv_nxt == end)
+		return REPLAY_TAKEN;
+	return REPLAY_INJECTED;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -217,6 +217,7 @@ struct commit_block {
 enum replay_result {
 	REPLAY_INJECTED, /* handoff_commit is to look further */
 	REPLAY_FAILED,	 /* the segment surely did not arrive */
+	REPLAY_TAKEN,	 /* the new socket has it, and is to have more */
 	REPLAY_DONE,	 /* COMMIT_DONE; what is added to it is n_held */
 };
 

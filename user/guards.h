@@ -62,8 +62,8 @@ int guards_inject(struct guards *guards, const struct guards_device *device, con
 		  size_t len, uint32_t mark);
 
 /*
- * Lets the first segment, @frame, arrive on the device with MARK_INJECT, and looks at once if all
- * is done with that, as guards_commit() would. Returns an enum replay_result, or -errno.
+ * Lets a segment of the client's, @frame, arrive on the device with MARK_INJECT, and looks at once if
+ * that was all, as guards_commit() would. Returns an enum replay_result, or -errno.
  * *ret_n_held, when it is REPLAY_DONE: as commit_block.n_held.
  */
 int guards_replay(struct guards *guards, const struct guards_device *device, const uint8_t *frame,

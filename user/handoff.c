@@ -10,8 +10,8 @@
  *            whatever fails later is tried again until it works or HANDOFF_DEADLINE_NS is over.
  *   replay   the first segment is injected, and guard_ingress gives it to the target's listener. The
  *            rest follows when the new socket is seen, from its own rcv_nxt on.
- *   commit   the new socket has everything: the guard entry goes. Where one segment is all, replay
- *            and commit are one call.
+ *   commit   the new socket has everything: the guard entry goes. For the first segments replay and
+ *            commit are one call.
  *
  * A connection for which the new socket is not there at once is pending: packets may take the way
  * over another CPU (RPS), the accept queue may have filled up meanwhile, the new socket's window
@@ -38,6 +38,7 @@
 #define SCRATCH_SPARE	 (64u << 10)
 #define FRAME_MAX	 3400 /* what one test-run's page holds */
 #define SEIZE_TRIES	 5    /* netfilter, a device to be guarded first, perhaps two */
+#define SEGMENTS_AT_ONCE 4    /* of a ClientHello, mostly; more go in bursts */
 #define BURST_SEGMENTS	 48   /* replayed before the new socket is looked at again */
 #define BURSTS		 64   /* of those, before other connections get their turn */
 #define FIRST_LOOK_NS	 (20 * NSEC_PER_USEC)
@@ -248,25 +249,27 @@ static void held_drop(struct handoff_worker *worker, const struct handoff_job *j
 }
 
 /*
- * The first segment, and a look at what became of it, in one call; what needs a raw socket is
+ * The first segments, each with a look at what became of it in one call; what needs a raw socket is
  * looked at later. True: the new socket has everything, and the guard entry is gone.
  */
 static bool replay_and_commit(struct handoff_worker *worker, struct handoff_job *job)
 {
-	uint32_t unused, n_held;
-	size_t len;
-	int r;
+	uint32_t seq = job->guard.first_seq, n, n_held;
+	int r = REPLAY_TAKEN;
 
 	if (needs_raw(job)) {
 		replay_first(worker, job, job->began_ns);
 		return false;
 	}
-	len = client_frame(worker, job, job->guard.first_seq, job->began_ns, &unused);
-	r = len ? guards_replay(worker->guards, job->device, worker->frame, len, &n_held)
-		: REPLAY_FAILED;
-	if (r == REPLAY_INJECTED)
-		job->injections++;
 	job->injected_ns = job->began_ns;
+	for (int i = 0; i < SEGMENTS_AT_ONCE && r == REPLAY_TAKEN; i++, seq += n) {
+		size_t len = client_frame(worker, job, seq, job->began_ns, &n);
+
+		r = len ? guards_replay(worker->guards, job->device, worker->frame, len, &n_held)
+			: REPLAY_FAILED;
+		if (i == 0 && (r == REPLAY_INJECTED || r == REPLAY_TAKEN))
+			job->injections++;
+	}
 	if (r != REPLAY_DONE)
 		return false;
 	held_inject(worker, job, n_held);

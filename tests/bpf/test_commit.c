@@ -157,14 +157,13 @@ static void test_commit_child(void **state)
 	commit_child("::1");
 }
 
-static uint32_t replay(const struct flow_key *key, unsigned runs)
+/* Of a segment of five bytes. */
+static uint32_t replay(const struct flow_key *key, uint32_t seq, unsigned runs)
 {
 	static const uint8_t mac[6];
-	const struct segment segment = { .key = key,
-					 .mac = mac,
-					 .seq = FIRST_SEQ,
-					 .len = 5,
-					 .payload = (const uint8_t *)"hello" };
+	const struct segment segment = {
+		.key = key, .mac = mac, .seq = seq, .len = 5, .payload = (const uint8_t *)"hello"
+	};
 	int fd = bpf_program__fd(bpf->progs.handoff_replay);
 	uint8_t frame[256];
 	size_t len = segment_build(&segment, frame, sizeof(frame));
@@ -183,28 +182,58 @@ static void test_replay(void **state)
 		struct guard guard = usual_guard;
 		uint64_t before;
 
-		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		assert_int_equal(replay(&keys[i], FIRST_SEQ, 2), REPLAY_INJECTED);
 		guard_set(&keys[i], &guard);
-		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		assert_int_equal(replay(&keys[i], FIRST_SEQ, 2), REPLAY_INJECTED);
 		assert_int_equal(guard_of(&keys[i]).parking, PARKING_ON);
 		guard.child_of = guard.cookie;
 		guard.n_held = 2;
 		guard_set(&keys[i], &guard);
 		/* Packets are held: that is for the process. */
-		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		assert_int_equal(replay(&keys[i], FIRST_SEQ, 2), REPLAY_INJECTED);
 		assert_int_equal(guard_of(&keys[i]).parking, PARKING_PASS);
 		assert_false(is_released(&keys[i]));
 		guard.n_held = 0;
 		guard_set(&keys[i], &guard);
 		/* Nothing is said of a connection by the run that injects. */
-		assert_int_equal(replay(&keys[i], 1), REPLAY_FAILED);
+		assert_int_equal(replay(&keys[i], FIRST_SEQ, 1), REPLAY_FAILED);
 		assert_int_equal(bpf->bss->n_guards, 1);
 		before = coarse_ns();
-		assert_int_equal(replay(&keys[i], 2), REPLAY_DONE);
+		assert_int_equal(replay(&keys[i], FIRST_SEQ, 2), REPLAY_DONE);
 		expect_released(&keys[i], before);
 		assert_int_equal(bpf->bss->n_guards, 0);
-		assert_int_equal(replay(&keys[i], 2), REPLAY_INJECTED);
+		assert_int_equal(replay(&keys[i], FIRST_SEQ, 2), REPLAY_INJECTED);
 	}
+}
+
+/* There is a new socket, and more to come: only if it has got just as far as the segment does. */
+static void replay_more(const char *address)
+{
+	struct scene s = scene_make(address, NULL, NULL);
+	struct guard guard = { .cookie = 1, .snd_nxt = SND_NXT };
+	uint32_t rcv_nxt;
+
+	send_pattern(s.c.client, 100, 0);
+	assert_true(wait_until(unread(s.c.server) == 100));
+	rcv_nxt = numbers_of(s.c.server).rcv_nxt;
+	guard.rcv_nxt = rcv_nxt + 1;
+	guard_set(&s.c.key, &guard);
+	assert_int_equal(replay(&s.c.key, rcv_nxt - 5, 2), REPLAY_TAKEN);
+	assert_int_equal(replay(&s.c.key, rcv_nxt - 6, 2), REPLAY_INJECTED);
+	assert_int_equal(replay(&s.c.key, rcv_nxt - 50, 2), REPLAY_INJECTED);
+	assert_int_equal(bpf->bss->n_guards, 1);
+	guard.rcv_nxt = rcv_nxt;
+	guard_set(&s.c.key, &guard);
+	assert_int_equal(replay(&s.c.key, rcv_nxt - 5, 2), REPLAY_DONE);
+	assert_int_equal(bpf->bss->n_guards, 0);
+	expect_pattern(s.c.server, 100, 0);
+	scene_drop(&s);
+}
+
+static void test_replay_more(void **state)
+{
+	replay_more("127.0.0.1");
+	replay_more("::1");
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, keys_make, bench_drop)
@@ -215,6 +244,7 @@ int main(void)
 		TEST(test_commit_no_child),
 		TEST(test_commit_child),
 		TEST(test_replay),
+		TEST(test_replay_more),
 	};
 
 	if (unprivileged())
