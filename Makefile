@@ -13,6 +13,7 @@
 # make fuzz-coverage  what of hello.c the fuzzer's seeds reach: all of it
 # make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
 # make bench-scale     how cost grows with connections, windows, challenges (root); QUICK=1: in one minute
+# make bench-handoff   the CPU time of one hand-off (root)
 # make microbench     instructions and time of the inner functions
 # make install    DESTDIR=, PREFIX=/usr/local; `make uninstall` takes it away
 # make static     build/acme-steer-static: one file without libraries, for other machines
@@ -47,7 +48,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all tools demo check check-unit check-bpf check-e2e check-tool check-matrix check-chaos check-relay check-kernels \
-	check-package check-bench chaos bench bench-scale microbench fuzz fuzz-coverage install uninstall static deb clean
+	check-package check-bench chaos bench bench-handoff bench-scale microbench fuzz fuzz-coverage install uninstall static deb clean
 
 all: $(B)/acme-steer
 
@@ -162,6 +163,9 @@ bench: all $(B)/bench/load
 bench-scale: all $(B)/bench/load $(B)/bench/micro
 	$(PYTHON) tools/bench/scale.py $(if $(QUICK),--quick) $(BENCH)
 
+bench-handoff: $(B)/bench/handoff
+	$<
+
 check-bench: all $(B)/bench/load $(B)/bench/micro
 	$(PYTHON) -m pytest -q tools/bench $(PYTEST)
 
@@ -171,6 +175,10 @@ microbench: $(B)/bench/micro
 $(B)/bench/load: tools/bench/load.c $(wildcard tests/e2e/tools/*.h) | $(B)/bench
 	$(call say,CC)
 	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -Itests/e2e/tools -o $@ $< $(TOOLLIBS)
+
+$(B)/bench/handoff: tools/bench/handoff.c tests/bpf/bench.h $(call uses,tools/bench/handoff.c) | $(B)/bench
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -Itests/bpf -o $@ $< $(call uses,$<) -lcmocka $(LIBS)
 
 $(B)/bench/micro: tools/bench/micro.c $(call uses,tools/bench/micro.c) | $(B)/bench
 	$(call say,CC)
