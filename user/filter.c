@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sanitizer.h"
 #include "util.h"
 
 /* What each of them needs: memory, time, its end. */
@@ -199,7 +200,9 @@ static const int deadly[] = {
 	SCMP_SYS(pivot_root),
 	SCMP_SYS(process_vm_readv),
 	SCMP_SYS(process_vm_writev),
+#if !SANITIZED /* allow_sanitizer() */
 	SCMP_SYS(ptrace),
+#endif
 	SCMP_SYS(setns),
 	SCMP_SYS(umount2),
 	SCMP_SYS(unshare),
@@ -293,6 +296,40 @@ static int allow_threads(scmp_filter_ctx ctx)
 	return r;
 }
 
+/*
+ * What a release never may. LeakSanitizer clones a process that stops all threads by ptrace(2) and
+ * reads their registers; a report tells what is mapped where.
+ */
+static int allow_sanitizer(scmp_filter_ctx ctx)
+{
+#if SANITIZED
+	static const int calls[] = {
+		SCMP_SYS(clone),
+		SCMP_SYS(fstat),
+		SCMP_SYS(getdents),
+		SCMP_SYS(getppid),
+		SCMP_SYS(gettid),
+		SCMP_SYS(ioctl),
+		SCMP_SYS(lseek),
+		SCMP_SYS(newfstatat),
+		SCMP_SYS(open),
+		SCMP_SYS(openat),
+		SCMP_SYS(prctl),
+		SCMP_SYS(prlimit64),
+		SCMP_SYS(ptrace),
+		SCMP_SYS(readlink),
+		SCMP_SYS(rt_sigaction),
+		SCMP_SYS(sched_yield),
+		SCMP_SYS(sigaltstack),
+		SCMP_SYS(wait4),
+	};
+
+	return allow(ctx, calls, ARRAY_SIZE(calls));
+#else
+	return 0;
+#endif
+}
+
 static int load(scmp_filter_ctx ctx, int r)
 {
 	if (r == 0)
@@ -308,6 +345,8 @@ int filter_responder(void)
 
 	if (r == 0)
 		r = allow_memory(ctx);
+	if (r == 0)
+		r = allow_sanitizer(ctx);
 	return load(ctx, r);
 }
 
@@ -318,6 +357,8 @@ int filter_starter(void)
 
 	if (r == 0)
 		r = allow(ctx, starter, ARRAY_SIZE(starter));
+	if (r == 0)
+		r = allow_sanitizer(ctx);
 	return load(ctx, r);
 }
 
@@ -400,6 +441,8 @@ int filter_resident(void)
 	/* The kernel remembers which calls are allowed whatever their arguments; this one is not. */
 	if (r == 0)
 		r = seccomp_syscall_priority(ctx, SCMP_SYS(bpf), UINT8_MAX);
+	if (r == 0)
+		r = allow_sanitizer(ctx);
 	/* Else a refusal is seen by nobody. It may be that the kernel can't. */
 	if (r == 0)
 		seccomp_attr_set(ctx, SCMP_FLTATR_CTL_LOG, 1);

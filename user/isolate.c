@@ -19,6 +19,7 @@
 
 #include "ctl.h"
 #include "filter.h"
+#include "sanitizer.h"
 #include "util.h"
 
 #define NOBODY	   65534
@@ -49,7 +50,9 @@ static int root_directory(void)
  * filter alone. */
 static int identity(void)
 {
-	int r = capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_CHROOT) ? root_directory() : 0;
+	/* LeakSanitizer looks at /proc. */
+	bool chroots = !SANITIZED && capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_CHROOT);
+	int r = chroots ? root_directory() : 0;
 
 	if (r < 0)
 		return r;
@@ -102,6 +105,11 @@ static int limits(unsigned max_fds)
 
 		if (getrlimit(all[i].resource, &limit) < 0)
 			return -errno;
+		/* A sanitizer maps terabytes, writes a report, and clones a process. */
+		if (SANITIZED &&
+		    (all[i].resource == RLIMIT_AS || all[i].resource == RLIMIT_FSIZE ||
+		     all[i].resource == RLIMIT_NPROC))
+			continue;
 		limit.rlim_cur = limit.rlim_max = MIN(limit.rlim_max, all[i].max);
 		if (setrlimit(all[i].resource, &limit) < 0)
 			return -errno;
@@ -117,6 +125,7 @@ int isolate_responder(unsigned max_fds, char *error, size_t error_size)
 	const char *stage = "reading our capabilities";
 	int r = capng_get_caps_process() == 0 ? 0 : -EPERM;
 
+	sanitizer_open_report();
 	if (r == 0) {
 		stage = "dropping capabilities for good";
 		r = bounding_set();
@@ -235,6 +244,7 @@ int isolate_resident(char *error, size_t error_size)
 	const char *stage = "dropping capabilities";
 	int r;
 
+	sanitizer_open_report();
 	/* Without CAP_SYS_RESOURCE it fails, and matters on old kernels only. */
 	set_limit(RLIMIT_MEMLOCK, RLIM_INFINITY);
 	r = keep_capabilities(kept, ARRAY_SIZE(kept));

@@ -43,8 +43,8 @@ const char *const relay_failure_names[] = {
 	[RELAY_FORBIDDEN] = "forbidden",
 	[RELAY_OTHER] = "other",
 };
-static_assert(ARRAY_SIZE(relay_failure_names) == RELAY_FAILURE_COUNT);
-static_assert(offsetof(struct relay_end, ref_type) == 0);
+static_assert(ARRAY_SIZE(relay_failure_names) == RELAY_FAILURE_COUNT, "a name for each failure");
+static_assert(offsetof(struct relay_end, ref_type) == 0, "the loop looks there");
 
 enum relay_state { RELAY_CONNECTING, RELAY_CONNECTED, RELAY_CLOSED };
 

@@ -63,7 +63,7 @@
 
 /* Which workers there are: a bit each. */
 static uint64_t route_workers;
-static_assert(POLICY_OWNERS == 64);
+static_assert(POLICY_OWNERS == 64, "a bit for each");
 
 /* One source (address and port), with its route. */
 struct route_claim {

@@ -28,6 +28,7 @@
 
 #include "isolate.h"
 #include "responder.h"
+#include "sanitizer.h"
 #include "util.h"
 
 #define SOCKET_FD 3 /* in the starter */
@@ -66,7 +67,8 @@ union control {
 static void __attribute__((noreturn)) become_responder(int listener, int socket)
 {
 	static char *const argv[] = { "acme-steer", "responder", NULL };
-	static char *const environment[] = { NULL };
+	static char *const nothing[] = { NULL };
+	char *const *environment = SANITIZED ? environ : nothing; /* ASAN_OPTIONS */
 
 	/* Above the fixed numbers first, so that none overwrites the other. */
 	listener = fcntl(listener, F_DUPFD, 10);

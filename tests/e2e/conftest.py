@@ -19,6 +19,7 @@ leaves goes at the next start. Nothing sleeps to be in time: see lab.wait_until.
     pytest tests/e2e --plane=none       without acme-steer: is the harness itself sound?
     pytest tests/e2e --keep             leave logs and outputs in /tmp/ase-*
     pytest tests/e2e --shell            a shell in the edge's namespace when a test fails
+    ACME_STEER=FILE pytest tests/e2e    this program; with sanitizers, a report of theirs fails the test: sanitizer.py
     pytest tests/e2e --load=0.02 --patience=10   on a slow machine: a fiftieth of the load, ten times the time limits
 """
 
@@ -30,6 +31,7 @@ import pytest
 
 import lab as lab_module
 from lab import Lab, remove_stale
+from sanitizer import Reports
 from servers import Nginx
 from steer import Kernel, Steer, refused_calls
 
@@ -100,6 +102,27 @@ def nothing_refused():
     yield
     refused = [line for line in refused_calls() if line not in before]
     assert not refused, "\n".join(refused)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reports():
+    """None when the build has no sanitizers."""
+    if not Reports.built_in():
+        yield None
+        return
+    reports = Reports()
+    yield reports
+    found = reports.take()
+    reports.remove()
+    assert not found, "\n".join(found)
+
+
+@pytest.fixture(autouse=True)
+def no_report(reports):
+    """No test makes a sanitizer speak. What ends after it does, the next one or the session's end sees."""
+    yield
+    found = reports.take() if reports else []
+    assert not found, "\n".join(found)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
 import collections
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ from lab import BUILD, kill_pid, longer, sh, wait_until
 
 Result = collections.namedtuple("Result", "code out err")
 
-BINARY = BUILD / "acme-steer"
+BINARY = pathlib.Path(os.environ.get("ACME_STEER", BUILD / "acme-steer")).resolve()
 
 RULE_PROTOCOL = 172  # of the relay's rules and routes
 
