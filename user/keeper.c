@@ -167,6 +167,10 @@ void keeper_free(struct keeper *keeper)
  * On loopback, reachable by nobody from outside. IPv6, with a v4-mapped address: an IPv4 socket
  * can't adopt connections of IPv6 clients, and one on ::1 none of IPv4.
  */
+/*
+ * SO_REUSEADDR passes on to accepted sockets. Those that were handed off have the web server's port,
+ * in TIME-WAIT for a minute, too: without it the web server could not bind that port.
+ */
 static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 {
 	struct sockaddr_in6 address = { .sin6_family = AF_INET6 };
@@ -178,6 +182,7 @@ static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 		return -errno;
 	inet_pton(AF_INET6, "::ffff:127.0.0.1", &address.sin6_addr);
 	if (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) < 0 ||
 	    bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&bound, &size) < 0)
 		return -errno;

@@ -174,6 +174,16 @@ def test_replace_and_remove_what_is_not_there(lab, nginx, steer):
     assert steer.ok("challenge", "remove", "--quiet", NAME).out == ""
 
 
+def test_web_server_restarts(lab, nginx, steer):
+    """What is left of a validator's connection, for a minute, has the web server's port, and does not bar it."""
+    data = digest()
+    add(steer, NAME, data)
+    assert_answered(lab, NAME, f"DNS:{NAME}", data)
+    nginx.restart()
+    remove(steer, NAME)
+    nginx.restart()
+
+
 def test_deadline(lab, nginx, steer, kernel):
     """The window is open until the last one's deadline, and not longer."""
     add(steer, "short.example.test", digest(), "--ttl", "1s")
