@@ -42,7 +42,7 @@ def pytest_addoption(parser):
     group.addoption("--best-plane", default="handoff", choices=("handoff", "relay"),
                     help="what this kernel can do: --plane=auto must use it")
     group.addoption("--cycles", type=int, default=200, help="windows that test_cycles opens")
-    group.addoption("--steady", type=int, default=10, help="windows that test_steady opens")
+    group.addoption("--steady", type=int, default=25, help="windows that test_steady opens")
     group.addoption("--load", type=float, default=1, help="factor of all rates and counts of connections")
     group.addoption("--patience", type=float, default=1, help="factor of all time limits")
     group.addoption("--keep", action="store_true", help="keep the directories in /tmp")

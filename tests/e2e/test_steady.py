@@ -24,7 +24,7 @@ CHALLENGE_EVERY = 5    # windows: its responder is a process that comes and goes
 NAME = "steady.example.test"
 DIGEST = "0" * 64
 # What malloc keeps is not the same each time; of a sanitizer's, what has been freed is kept for a while as well.
-NOISE_BYTES = 32 << 20 if Reports.built_in() else 256 << 10
+NOISE_BYTES = 32 << 20 if Reports.built_in() else 128 << 10
 BYTES_PER_CONNECTION = 16
 
 
