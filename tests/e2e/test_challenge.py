@@ -224,7 +224,7 @@ def test_close_all_takes_challenges_away(lab, nginx, steer, kernel):
 
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV])
-def test_responder_dies(lab, nginx, steer, kernel, sig):
+def test_responder_dies(lab, nginx, steer, kernel, reports, sig):
     """It is there again before a CA notices."""
     data = digest()
     add(steer, NAME, data)
@@ -238,6 +238,8 @@ def test_responder_dies(lab, nginx, steer, kernel, sig):
     assert steer.status()["responder"]["restarts"] == 3
     remove(steer, NAME)
     assert_nothing_left(lab, kernel, steer)
+    if reports and sig == signal.SIGSEGV:
+        assert len(reports.take()) == 3, "a sanitizer takes them for its own"
 
 
 def test_responder_hangs(lab, nginx, steer, kernel):
