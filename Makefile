@@ -3,6 +3,7 @@
 # make demo     the main job in two network namespaces (root)
 # make check    the tests (root): check-unit, check-bpf, check-e2e, check-chaos
 # make check-tool     doctor, probe, status, logs, documents, files for containers and systemd
+# make check-sanitized  the end-to-end table again, by a build with sanitizers: addresses, leaks, undefined behaviour
 # make check-sanitized  the end-to-end table again, by a build with address, leak and undefined-behaviour sanitizers
 # make check-matrix   every ACME client, every web server, every way from another program
 # make check-bench    the bench's own honesty: does it fail when it must?
@@ -164,7 +165,7 @@ sanitized:
 
 check-sanitized: sanitized tools
 	ACME_STEER=$(B)/sanitized/acme-steer $(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) $(TOOL:%=--ignore=%) \
-		$(PYTEST)
+		--patience=3 $(PYTEST)
 
 check-kernels: all tools
 	tests/kernels/run
