@@ -304,24 +304,12 @@ static int allow_sanitizer(scmp_filter_ctx ctx)
 {
 #if SANITIZED
 	static const int calls[] = {
-		SCMP_SYS(clone),
-		SCMP_SYS(fstat),
-		SCMP_SYS(getdents),
-		SCMP_SYS(getppid),
-		SCMP_SYS(gettid),
-		SCMP_SYS(ioctl),
-		SCMP_SYS(lseek),
-		SCMP_SYS(newfstatat),
-		SCMP_SYS(open),
-		SCMP_SYS(openat),
-		SCMP_SYS(prctl),
-		SCMP_SYS(prlimit64),
-		SCMP_SYS(ptrace),
-		SCMP_SYS(readlink),
-		SCMP_SYS(rt_sigaction),
-		SCMP_SYS(sched_yield),
-		SCMP_SYS(sigaltstack),
-		SCMP_SYS(wait4),
+		SCMP_SYS(clone),       SCMP_SYS(fstat),	      SCMP_SYS(getdents),
+		SCMP_SYS(getppid),     SCMP_SYS(gettid),      SCMP_SYS(ioctl),
+		SCMP_SYS(lseek),       SCMP_SYS(newfstatat),  SCMP_SYS(open),
+		SCMP_SYS(openat),      SCMP_SYS(prctl),	      SCMP_SYS(prlimit64),
+		SCMP_SYS(ptrace),      SCMP_SYS(readlink),    SCMP_SYS(rt_sigaction),
+		SCMP_SYS(sched_yield), SCMP_SYS(sigaltstack), SCMP_SYS(wait4),
 	};
 
 	return allow(ctx, calls, ARRAY_SIZE(calls));

@@ -106,9 +106,8 @@ static int limits(unsigned max_fds)
 		if (getrlimit(all[i].resource, &limit) < 0)
 			return -errno;
 		/* A sanitizer maps terabytes, writes a report, and clones a process. */
-		if (SANITIZED &&
-		    (all[i].resource == RLIMIT_AS || all[i].resource == RLIMIT_FSIZE ||
-		     all[i].resource == RLIMIT_NPROC))
+		if (SANITIZED && (all[i].resource == RLIMIT_AS || all[i].resource == RLIMIT_FSIZE ||
+				  all[i].resource == RLIMIT_NPROC))
 			continue;
 		limit.rlim_cur = limit.rlim_max = MIN(limit.rlim_max, all[i].max);
 		if (setrlimit(all[i].resource, &limit) < 0)

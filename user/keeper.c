@@ -168,8 +168,8 @@ void keeper_free(struct keeper *keeper)
  * can't adopt connections of IPv6 clients, and one on ::1 none of IPv4.
  */
 /*
- * SO_REUSEADDR passes on to accepted sockets. Those that were handed off have the web server's port,
- * in TIME-WAIT for a minute, too: without it the web server could not bind that port.
+ * SO_REUSEADDR passes on to accepted sockets. Those that were handed off have the web server's
+ * port, in TIME-WAIT for a minute, too: without it the web server could not bind that port.
  */
 static int listen_somewhere(int *ret_fd, struct endpoint *ret_at)
 {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a build with sanitizers (make check-sanitized) needs beyond a release: to write its report
- * and, at a process's end, to look for leaks. No release has any of it.
+ * What a build with sanitizers (make check-sanitized) may beyond a release: write its report and,
+ * at a process's end, look for leaks. That takes some system calls (filter.c), a report opened in
+ * time, /proc and no limits (isolate.c), and the variable that says where (starter.c). A release
+ * has none of it.
  */
 #ifndef SANITIZER_H
 #define SANITIZER_H

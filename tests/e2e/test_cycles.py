@@ -6,6 +6,7 @@ import pytest
 from lab import wait_until
 from load import (assert_all_ok, assert_real_clients, cycles, start_longlived, start_tlsload,
                   wait_established)
+from test_way_out import assert_nothing_left
 
 CONNTRACK = """
 table inet watch {
@@ -25,7 +26,7 @@ def conntrack(lab, request):
     lab.edge.run("nft", "delete", "table", "inet", "watch")
 
 
-def test_cycles(lab, nginx, steer, conntrack, request):
+def test_cycles(lab, nginx, steer, kernel, conntrack, request):
     count = request.config.getoption("cycles")
     since = nginx.log_position()
     load = start_tlsload(lab, nginx)
@@ -65,6 +66,11 @@ def test_cycles(lab, nginx, steer, conntrack, request):
     if conntrack:
         tracked = lab.edge.run("conntrack", "-C")
         assert int(tracked) > 0, "conntrack was to be in use"
+    if steer.plane != "none":
+        assert_nothing_left(lab, kernel, steer)
+    print(f"{count} windows, {result['ok']} connections of the load: {result['failed']} failed, {steered} steered; "
+          f"{sum(tool['ok'] for tool in results)} long-lived: {sum(tool['failed'] for tool in results)} failed; "
+          "nothing left in the kernel")
     if steer.plane != "none":
         assert seen >= count * 0.9, f"only {seen} of {count} windows saw a connection"
         assert steered >= count * 8
