@@ -4,7 +4,6 @@
 # make check    the tests (root): check-unit, check-bpf, check-e2e, check-chaos
 # make check-tool     doctor, probe, status, logs, documents, files for containers and systemd
 # make check-sanitized  the end-to-end table again, by a build with sanitizers: addresses, leaks, undefined behaviour
-# make check-sanitized  the end-to-end table again, by a build with address, leak and undefined-behaviour sanitizers
 # make check-matrix   every ACME client, every web server, every way from another program
 # make check-bench    the bench's own honesty: does it fail when it must?
 # make check-relay    the end-to-end table again, everything relayed

@@ -23,10 +23,14 @@
 #include "guard.h"
 #include "handoff_common.h"
 
-/* Can the target's listener adopt a connection of a client at @remote? */
-static __always_inline enum seize_result listener_check(struct __sk_buff *skb,
-							const __u8 remote[16],
-							const __u8 target[16], __be16 target_port)
+/*
+ * Can the target's listener adopt a connection of a client at @remote, to @local_port (0: not known
+ * yet)? Without SO_REUSEADDR the connection, and its TIME-WAIT for a minute, would keep the web
+ * server from binding that port anew: inet_csk_bind_conflict().
+ */
+static __always_inline enum seize_result
+listener_check(struct __sk_buff *skb, const __u8 remote[16], __be16 local_port,
+	       const __u8 target[16], __be16 target_port)
 {
 	struct bpf_sock *listener = listener_lookup(skb, remote, target, target_port);
 	enum seize_result result = SEIZE_OK;
@@ -48,6 +52,9 @@ static __always_inline enum seize_result listener_check(struct __sk_buff *skb,
 		result = SEIZE_MPTCP;
 	else if (sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syncookies == 0)
 		result = SEIZE_SYNCOOKIES;
+	else if (local_port && local_port != target_port &&
+		 !BPF_CORE_READ_BITFIELD(&sk->__sk_common, skc_reuse))
+		result = SEIZE_NO_REUSE;
 	else if (sk->sk_ack_backlog > sk->sk_max_ack_backlog) /* sk_acceptq_is_full() */
 		result = SEIZE_QUEUE_FULL;
 	bpf_sk_release(listener);
@@ -155,7 +162,8 @@ connection_seize(struct __sk_buff *skb, struct seize_block *block, struct tcp_so
 	enum seize_result result = connection_check(block, tp);
 
 	if (result == SEIZE_OK)
-		result = listener_check(skb, block->key.remote, guard->target, guard->target_port);
+		result = listener_check(skb, block->key.remote, block->key.local_port,
+					guard->target, guard->target_port);
 	if (result == SEIZE_OK)
 		result = options_read(tp, guard, is_v4(block->key.local));
 	if (result != SEIZE_OK)
@@ -194,7 +202,7 @@ int handoff_preflight(struct __sk_buff *skb)
 
 	if ((void *)(block + 1) > (void *)(long)skb->data_end)
 		return 0;
-	block->result = listener_check(skb, block->remote, block->target, block->target_port);
+	block->result = listener_check(skb, block->remote, 0, block->target, block->target_port);
 	return 0;
 }
 

@@ -66,6 +66,7 @@ struct sock_common {
 	__be16 skc_dport;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	unsigned char skc_reuse : 4;
 	possible_net_t skc_net;
 	atomic64_t skc_cookie;
 };

@@ -160,6 +160,7 @@ enum seize_result {
 	SEIZE_SYNCOOKIES,  /* net.ipv4.tcp_syncookies is 0 */
 	SEIZE_OPTIONS,	   /* sysctls no longer permit an option that was negotiated */
 	SEIZE_FULL,	   /* no room for another guard entry */
+	SEIZE_NO_REUSE,	   /* the target's listener, on another port, is without SO_REUSEADDR */
 	SEIZE_TRANSLATED,  /* DNAT or redirect, or the process is yet to look for that */
 	SEIZE_RESULTS
 };

@@ -32,6 +32,7 @@ const char *const conn_reason_names[] = {
 	[SEIZE_SYNCOOKIES] = "syncookies_off",
 	[SEIZE_OPTIONS] = "tcp_options",
 	[SEIZE_FULL] = "too_many_handoffs",
+	[SEIZE_NO_REUSE] = "no_reuseaddr",
 	[SEIZE_TRANSLATED] = "translated",
 	[REASON_ASKED] = "forced",
 	[REASON_NO_HANDOFF] = "no_handoff",

@@ -51,6 +51,7 @@ const char *const seize_texts[] = {
 	[SEIZE_SYNCOOKIES] = "net.ipv4.tcp_syncookies is 0",
 	[SEIZE_OPTIONS] = "a TCP option in use was switched off by sysctl meanwhile",
 	[SEIZE_FULL] = "too many connections are between two sockets",
+	[SEIZE_NO_REUSE] = "the listener lacks SO_REUSEADDR, and would bar the web server's port",
 	[SEIZE_TRANSLATED] = "a DNAT or redirect rule of this host leads them to the port",
 };
 _Static_assert(ARRAY_SIZE(seize_texts) == SEIZE_RESULTS, "a text for each result");

@@ -47,6 +47,7 @@ struct socket_options {
 	int mss;
 	int receive_buffer;
 	bool v6_only;
+	bool no_reuse; /* without SO_REUSEADDR */
 	int backlog; /* from 1; -1: listen(fd, 0) */
 };
 
@@ -213,7 +214,7 @@ static inline int socket_make(int family, const struct socket_options *options)
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, options ? options->protocol : 0);
 
 	assert_true(fd >= 0);
-	option_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	option_set(fd, SOL_SOCKET, SO_REUSEADDR, !(options && options->no_reuse));
 	if (options && options->mss)
 		option_set(fd, IPPROTO_TCP, TCP_MAXSEG, options->mss);
 	if (options && options->receive_buffer)

@@ -237,6 +237,21 @@ static void test_mptcp(void **state)
 	expect_scene("127.0.0.1", &mptcp, NULL, SEIZE_OK);
 }
 
+/* On another port than the connection's. Before there is a connection that can't be told. */
+static void test_no_reuse(void **state)
+{
+	static const struct socket_options no_reuse = { .no_reuse = true };
+	struct scene s = scene_make("127.0.0.1", NULL, &no_reuse);
+	struct connection same = connection_make("127.0.0.1", s.to, NULL);
+
+	assert_int_equal(preflight("127.0.0.1", &s.target), SEIZE_OK);
+	expect_seize(&s.c, &s.target, SEIZE_NO_REUSE);
+	expect_seize(&same, &s.target, SEIZE_OK);
+	connection_close(&same);
+	scene_drop(&s);
+	expect_scene("::1", NULL, &no_reuse, SEIZE_NO_REUSE);
+}
+
 /* Which listener can take which client; by what address it is looked up. */
 static void test_family(void **state)
 {
@@ -446,19 +461,11 @@ static void test_unordered(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_published),
-		TEST(test_seize_gone),
-		TEST(test_no_listener),
-		TEST(test_queue_full),
-		TEST(test_mptcp),
-		TEST(test_family),
-		TEST(test_mss),
-		TEST(test_syncookies),
-		TEST(test_options),
-		TEST(test_device),
-		TEST(test_device_out),
-		TEST(test_in_flight),
-		TEST(test_unordered),
+		TEST(test_published),  TEST(test_seize_gone), TEST(test_no_listener),
+		TEST(test_queue_full), TEST(test_mptcp),      TEST(test_no_reuse),
+		TEST(test_family),     TEST(test_mss),	      TEST(test_syncookies),
+		TEST(test_options),    TEST(test_device),     TEST(test_device_out),
+		TEST(test_in_flight),  TEST(test_unordered),
 	};
 
 	if (unprivileged())

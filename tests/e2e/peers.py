@@ -23,12 +23,12 @@ def allow_descriptors(wanted):
     return hard
 
 
-def listen(netns, address="::", port=443, protocol=0, backlog=4096):
+def listen(netns, address="::", port=443, protocol=0, backlog=4096, reuse=True):
     """A listening socket in a namespace; on :: it takes both families."""
     def make():
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((address, port))

@@ -130,6 +130,19 @@ def test_remote_responder(lab, auto, best):
     responder.kill()
 
 
+def test_responder_without_reuseaddr(lab, auto, best):
+    """What a validator's connection leaves for a minute must not keep the web server from its port."""
+    with Once(lab.edge, lambda connection: connection.recv(65536), address="127.0.0.1", port=31443,
+              reuse=False) as responder:
+        with Echo(lab.edge):
+            auto.ok("open", "--domain", NAME)
+            assert "error" in tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")
+            assert responder.result(longer(10)).startswith(b"\x16\x03\x01")
+            assert auto.relay_reasons() == {"no_reuseaddr" if best == "handoff" else "no_handoff": 1}, auto.status()
+        with Echo(lab.edge):
+            assert [ask(sock) for sock in two_clients(lab)] == [b"over and back"] * 2
+
+
 @pytest.fixture
 def redirect(lab):
     """Clients come to another port, and a rule of the host leads them to 443."""
