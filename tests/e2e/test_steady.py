@@ -14,7 +14,7 @@ from lab import wait_until
 from load import assert_hammered, start_hammer
 from sanitizer import Reports
 from servers import tls_client
-from steer import BINARY, Kernel, Steer, plane_options
+from steer import BINARY, RULE_PROTOCOL, Kernel, Steer, plane_options
 
 pytestmark = pytest.mark.needs_steer
 
@@ -57,7 +57,7 @@ def held(lab, kernel, steer):
         "BPF objects": collections.Counter((kind, name) for kind, _number, name in kernel.objects()),
         "sockets": sum(BINARY.name in line for line in lab.edge.run("ss", "-Hanp").splitlines()),
         "rules": [lab.edge.run("ip", family, *what) for family in ("-4", "-6")
-                  for what in (("rule", "show"), ("route", "show", "table", "all"))],
+                  for what in (("rule", "show"), ("route", "show", "table", "all", "proto", RULE_PROTOCOL))],
     }
 
 
