@@ -232,7 +232,8 @@ class Faults:
         pid = self.pid()
         if not pid:
             return
-        peers = self.held(pid)  # those that are relayed have been for a while
+        listed = time.monotonic()
+        peers = self.held(pid)
         begin = time.monotonic()
         self.forget_windows(begin)
         kill_pid(pid, signal.SIGKILL)
@@ -240,7 +241,7 @@ class Faults:
         self.oracle.disturbed(begin, end)
         permit = self.oracle.permit("being classified when the process was killed", begin, end + 0.05,
                                     unanswered=True)
-        more = self.oracle.permit("relayed when the process was killed", begin, end + 0.05, peers=peers)
+        more = self.oracle.permit("relayed when the process was killed", begin, end + 0.05, peers=peers, since=listed)
         self.kills.append((permit, more, None))
 
     def end_in_order(self, sig):
@@ -292,7 +293,7 @@ class Faults:
         end = time.monotonic()
         self.oracle.disturbed(begin, end)
         self.oracle.permit("being classified when the process was killed", begin, end, unanswered=True)
-        self.oracle.permit("relayed when the process was killed", begin, end, peers=peers)
+        self.oracle.permit("relayed when the process was killed", begin, end, peers=peers, since=begin)
 
     # ---- around it ----
 
@@ -417,7 +418,12 @@ class Faults:
     # ---- the end ----
 
     def finish(self):
-        """Everything is closed in order; the processes end by themselves, or are told to."""
+        """Everything is closed in order; the processes end by themselves, or are told to.
+
+        The last one takes away what one that was killed before has left.
+        """
+        self.wait_for_the_ending()
+        self.open_window()
         self.close_all()
         for pid in self.steer.residents():
             if self.serve and pid == self.serve.pid:

@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from lab import wait_until
-from load import (assert_all_ok, assert_hammered, start_longlived, start_tlsload,
-                  wait_established)
-from servers import DOWNLOAD_BYTES
+from lab import Lab, kill_pid, wait_until
+from load import (assert_all_ok, assert_hammered, more_connections, start_longlived,
+                  start_tlsload, wait_established)
+from servers import DOWNLOAD_BYTES, Nginx
 
 
 def test_tlsload_direct(lab, nginx):
@@ -29,6 +29,27 @@ def test_tlsload_sees_restart(lab, nginx):
     assert any("refused" in reason or "reset" in reason for reason in result["reasons"]), result
     assert load.popen.returncode == 1
     assert result["failures"][0]["local_port"] > 0
+
+
+@pytest.fixture
+def own_lab():
+    """For a web server that others would be disturbed by."""
+    lab = Lab()
+    yield lab
+    lab.close()
+
+
+def test_tlsload_keeps_its_sessions(own_lab):
+    """A connection that fails takes no other one with it: those that resume the same session."""
+    nginx = Nginx(own_lab.edge, early_data=True)
+    load = start_tlsload(own_lab, nginx, "--early-fraction", 0.5, rate=300)
+    for _ in range(20):
+        for pid in nginx.workers():
+            kill_pid(pid)
+        more_connections(load, 60)
+    result = load.stop_and_result()
+    assert result["failed"] > 20, result
+    assert "handshake: closed" not in result["reasons"], result["reasons"]
 
 
 def test_tlsload_sees_hang(lab, nginx):

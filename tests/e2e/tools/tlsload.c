@@ -438,9 +438,14 @@ static void conn_start(uint64_t due_ns)
 	    !SSL_set_tlsext_host_name(conn->ssl, opt.sni))
 		tool_die("SSL_new failed");
 	if (session && random_fraction() < opt.resume_fraction) {
-		SSL_set_session(conn->ssl, session);
-		conn->early = SSL_SESSION_get_max_early_data(session) > 0 &&
+		/* Of its own: OpenSSL makes the session of one that fails useless. */
+		SSL_SESSION *copy = SSL_SESSION_dup(session);
+
+		if (!copy || !SSL_set_session(conn->ssl, copy))
+			tool_die("SSL_SESSION_dup failed");
+		conn->early = SSL_SESSION_get_max_early_data(copy) > 0 &&
 			      random_fraction() < opt.early_fraction;
+		SSL_SESSION_free(copy);
 	}
 	if (connect(conn->fd, (const struct sockaddr *)&target->sa, target->len) < 0 &&
 	    errno != EINPROGRESS) {
