@@ -7,7 +7,7 @@
 # make check-matrix   every ACME client, every web server, every way from another program
 # make check-bench    the bench's own honesty: does it fail when it must?
 # make check-relay    the end-to-end table again, everything relayed
-# make check-kernels  the part that depends on the kernel on Debian's, in an emulator
+# make check-kernels  the part that depends on the kernel on Debian's, in an emulator; SHORT=1: the main job
 # make check-package  the Debian package: built, installed, run, purged
 # make chaos SECONDS=600 SEED=1  all kinds of faults under load, tests/chaos
 # make fuzz S=60  fuzzers, seconds each
@@ -167,7 +167,7 @@ check-sanitized: sanitized tools
 		--patience=3 $(PYTEST)
 
 check-kernels: all tools
-	tests/kernels/run
+	tests/kernels/run $(if $(SHORT),--short)
 
 # Load, honesty and pictures: tools/bench. BENCH is for its other options.
 bench: all $(B)/bench/load
