@@ -70,6 +70,7 @@ def test_our_calls_are_allowed():
         calls = set().union(*map(calls_of, line.lstrip("~").split()))
         allowed = allowed - calls if line.startswith("~") else allowed | calls
     source = (ROOT / "user" / "filter.c").read_text()
+    source = re.sub(r"^#if SANITIZED\n.*?^#else$", "", source, flags=re.M | re.S)  # in no release
     deadly = re.search(r"deadly\[\] = \{(.*?)\};", source, re.S)
     ours = set(re.findall(r"SCMP_SYS\((\w+)\)", source.replace(deadly[0], "")))
     assert len(ours) > 100 and not ours - allowed, ours - allowed
