@@ -166,8 +166,7 @@ void keeper_free(struct keeper *keeper)
 /*
  * On loopback, reachable by nobody from outside. IPv6, with a v4-mapped address: an IPv4 socket
  * can't adopt connections of IPv6 clients, and one on ::1 none of IPv4.
- */
-/*
+ *
  * SO_REUSEADDR passes on to accepted sockets. Those that were handed off have the web server's
  * port, in TIME-WAIT for a minute, too: without it the web server could not bind that port.
  */

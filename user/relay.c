@@ -233,7 +233,7 @@ static void end_fail(struct relay_worker *w, struct relay *relay, enum relay_sid
  * Everything of @side has been sent on: its FIN, if that is how it ended, follows. A dead end looks
  * the same to recv(), but ended by a RST: relay_settle() passes that on.
  */
-static void flow_finish(struct relay_worker *w, struct relay *relay, enum relay_side side)
+static void relay_finish(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
 	relay->finished[side] = true;
 	if (!relay->end[side].dead && shutdown(relay->end[!side].fd, SHUT_WR) < 0)
@@ -255,11 +255,11 @@ static void relay_move(struct relay_worker *w, struct relay *relay, enum relay_s
 	case FLOW_WAITS:
 		break;
 	case FLOW_FIN:
-		flow_finish(w, relay, side);
+		relay_finish(w, relay, side);
 		break;
 	case FLOW_SOURCE_BAD:
 		end_fail(w, relay, side);
-		flow_finish(w, relay, side);
+		relay_finish(w, relay, side);
 		break;
 	case FLOW_SINK_BAD:
 		end_fail(w, relay, !side);

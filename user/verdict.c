@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "limit.h"
 #include "util.h"
 
 #define ALERT_NO_APPLICATION_PROTOCOL 120
 
-/* A window holds connections for 5 s while nobody listens at its responder's address. */
-#define HELD_MS 4000u
+/* So much longer than a visitor: it was held, nobody listening at its window's responder's address.
+ */
+#define HELD_MS ((CONN_RESPONDER_WAIT_NS - NSEC_PER_SEC) / NSEC_PER_MSEC)
 
 const char *const situation_names[] = {
 	[SITUATION_READY] = "ready",

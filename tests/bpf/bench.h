@@ -48,7 +48,7 @@ struct socket_options {
 	int receive_buffer;
 	bool v6_only;
 	bool no_reuse; /* without SO_REUSEADDR */
-	int backlog; /* from 1; -1: listen(fd, 0) */
+	int backlog;   /* from 1; -1: listen(fd, 0) */
 };
 
 /* ---- the namespace ---- */
@@ -133,6 +133,16 @@ static inline struct peer peer_make(void)
 	snprintf(text, sizeof(text), "%d", peer.pid);
 	setenv("PEER", text, 1);
 	return peer;
+}
+
+/* The way there: v0 here and v1 there, 10.77.0.1 and .2, fd77::1 and ::2. */
+static inline void peer_wire(void)
+{
+	run("ip link add v0 type veth peer name v1 netns $PEER &&"
+	    "ip addr add 10.77.0.1/24 dev v0 && ip addr add fd77::1/64 dev v0 nodad &&"
+	    "ip link set v0 up");
+	run(IN_PEER "sh -c 'ip addr add 10.77.0.2/24 dev v1 &&"
+		    "ip addr add fd77::2/64 dev v1 nodad && ip link set v1 up'");
 }
 
 static inline void peer_drop(struct peer *peer)

@@ -31,6 +31,15 @@ def make_cert(directory, name, key_options, san, ca=None):
     return cert, key
 
 
+# Where nginx has what the package gives it below /var/lib.
+NGINX_TEMP_PATHS = """    client_body_temp_path {dir}/body;
+    proxy_temp_path {dir}/proxy;
+    fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi;
+    scgi_temp_path {dir}/scgi;
+"""
+
+
 class Nginx:
     """nginx in a namespace, with a directory of its own."""
 
@@ -45,12 +54,7 @@ events {{ worker_connections 8000; }}
 http {{
     log_format peer '$remote_addr $remote_port $status $ssl_server_name $request_uri';
     access_log {dir}/access.log peer;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
-    default_type application/octet-stream;
+""" + NGINX_TEMP_PATHS + """    default_type application/octet-stream;
     client_header_timeout {header_timeout};
     client_max_body_size 2g;
     keepalive_timeout 600s;

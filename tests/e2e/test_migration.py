@@ -16,7 +16,7 @@ import pytest
 
 from documented import HOOKS, ROOT
 from lab import sh, wait_until
-from servers import SMALL, Pebble, get, get_on, make_cert, tls_client
+from servers import NGINX_TEMP_PATHS, SMALL, Pebble, get, get_on, make_cert, tls_client
 from shell import NAME, Shell
 
 pytestmark = pytest.mark.needs_steer
@@ -32,12 +32,7 @@ events {{ }}
 http {{
     log_format peer '$remote_addr $ssl_server_name';
     access_log {dir}/access.log peer;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
-    server {{
+""" + NGINX_TEMP_PATHS + """    server {{
 {site}
         server_name www.example.org www.example.test;
         ssl_certificate {cert};

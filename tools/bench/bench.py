@@ -181,10 +181,10 @@ def run(options):
         lab.close()
 
 
-def main(argv=None):
-    options = parse(argv)
+def measured(name, run_it):
+    """What run_it() returns; ends the program, with what it made taken away, when it fails or is interrupted."""
     if os.geteuid():
-        sys.exit("bench: it makes network namespaces: run it as root")
+        sys.exit(f"{name}: it makes network namespaces: run it as root")
 
     def interrupted(signum, frame):
         raise KeyboardInterrupt
@@ -192,12 +192,17 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, interrupted)
     remove_stale()
     try:
-        document = run(options)
+        return run_it()
     except (v.BenchError, AssertionError) as error:
-        say(f"bench: {error}")
-        return 1
+        say(f"{name}: {error}")
+        sys.exit(1)
     except KeyboardInterrupt:
-        return 130
+        sys.exit(130)
+
+
+def main(argv=None):
+    options = parse(argv)
+    document = measured("bench", lambda: run(options))
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     text = report.markdown(document)

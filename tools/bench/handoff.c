@@ -46,11 +46,7 @@ static int set_up(void **state)
 
 	namespace_make(state);
 	peer = peer_make();
-	run("ip link add v0 type veth peer name v1 netns $PEER &&"
-	    "ip addr add 10.77.0.1/24 dev v0 && ip addr add fd77::1/64 dev v0 nodad &&"
-	    "ip link set v0 up");
-	run(IN_PEER "sh -c 'ip addr add 10.77.0.2/24 dev v1 &&"
-		    "ip addr add fd77::2/64 dev v1 nodad && ip link set v1 up'");
+	peer_wire();
 	if (guards_new(&guards, error, sizeof(error)))
 		fail_msg("%s", error);
 	assert_int_equal(handoff_worker_new(guards, &worker), 0);

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import pathlib
 import random
 import select
@@ -31,8 +30,8 @@ import measure
 import microbench
 import scale_report
 import variants as v
-from bench import machine, say
-from lab import Lab, remove_stale, wait_until
+from bench import machine, measured, say
+from lab import Lab, wait_until
 from steer import Steer
 
 PER_SOURCE = 64          # CONN_MAX_UNCLASSIFIED_PER_SOURCE
@@ -461,21 +460,7 @@ def document_of(series, options):
 
 def main(argv=None):
     options = parse(argv)
-    if os.geteuid():
-        sys.exit("bench-scale: it makes network namespaces: run it as root")
-
-    def interrupted(signum, frame):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupted)
-    remove_stale()
-    try:
-        series = list(run(options))
-    except (v.BenchError, AssertionError) as error:
-        say(f"bench-scale: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    series = measured("bench-scale", lambda: list(run(options)))
     document = document_of(series, options)
     text = scale_report.markdown(document)
     options.output.mkdir(parents=True, exist_ok=True)
