@@ -9,8 +9,8 @@
  * finished, or a reset, make it CLOSED. CLOSED ones are freed after the event batch, since events
  * of the same batch may still point to their ends.
  *
- * flow.c moves the bytes, as far as it goes, and says why it stopped; this file decides what that
- * means for the two connections.
+ * relay_flow.c moves the bytes, as far as it goes, and says why it stopped; this file decides what
+ * that means for the two connections.
  *
  * A FIN is passed on by shutdown() when everything before it has been sent; the other flow goes
  * on, without limit of time. A RST is passed on as a RST when what came before it has been sent.
@@ -50,7 +50,7 @@ enum relay_state { RELAY_CONNECTING, RELAY_CONNECTED, RELAY_CLOSED };
 
 struct relay {
 	struct relay_end end[2];
-	struct flow flow[2];
+	struct relay_flow flow[2];
 	bool finished[2]; /* of a flow: FIN passed on, or nobody to take it */
 	enum relay_state state;
 	enum client_ip client_ip;
@@ -188,7 +188,7 @@ static void relay_close(struct relay_worker *w, struct relay *relay, bool reset)
 		return;
 	for (enum relay_side side = CLIENT; side <= TARGET; side++) {
 		end_close(&relay->end[side], reset);
-		flow_stop(&w->flows, &relay->flow[side]);
+		relay_flow_stop(&w->flows, &relay->flow[side]);
 	}
 	relay_unexempt(w, relay);
 	if (relay->client_ip == CLIENT_IP_TRANSPARENT)
@@ -226,7 +226,7 @@ static void end_fail(struct relay_worker *w, struct relay *relay, enum relay_sid
 {
 	relay->end[side].dead = true;
 	relay->finished[!side] = true;
-	flow_stop(&w->flows, &relay->flow[!side]);
+	relay_flow_stop(&w->flows, &relay->flow[!side]);
 }
 
 /*
@@ -243,25 +243,25 @@ static void relay_finish(struct relay_worker *w, struct relay *relay, enum relay
 /* Moves bytes from @side to the other end, as far as it goes now. */
 static void relay_move(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
-	enum flow_answer answer;
+	enum relay_flow_answer answer;
 	size_t n;
 
 	if (relay->finished[side])
 		return;
-	answer = flow_move(&w->flows, &relay->flow[side], relay->end[side].fd, relay->end[!side].fd,
-			   &n);
+	answer = relay_flow_move(&w->flows, &relay->flow[side], relay->end[side].fd,
+				 relay->end[!side].fd, &n);
 	counter_add(&w->counters.bytes[side], n);
 	switch (answer) {
-	case FLOW_WAITS:
+	case RELAY_FLOW_WAITS:
 		break;
-	case FLOW_FIN:
+	case RELAY_FLOW_FIN:
 		relay_finish(w, relay, side);
 		break;
-	case FLOW_SOURCE_BAD:
+	case RELAY_FLOW_SOURCE_BAD:
 		end_fail(w, relay, side);
 		relay_finish(w, relay, side);
 		break;
-	case FLOW_SINK_BAD:
+	case RELAY_FLOW_SINK_BAD:
 		end_fail(w, relay, !side);
 		break;
 	}
@@ -317,7 +317,7 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 		relay->end[side] = (struct relay_end){ .ref_type = w->ref_type,
 						       .side = (uint8_t)side,
 						       .fd = -1 };
-		flow_init(&relay->flow[side]);
+		relay_flow_init(&relay->flow[side]);
 	}
 	relay->client_ip = options->client_ip;
 	relay->client = *client;
@@ -438,7 +438,7 @@ int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		.ctx = ctx,
 	};
 	sources_init(&w->sources, callbacks->exempt, ctx);
-	return flow_worker_init(&w->flows);
+	return relay_flow_worker_init(&w->flows);
 }
 
 void relay_kill(struct relay_worker *w, struct relay *relay)
@@ -473,6 +473,6 @@ void relay_worker_done(struct relay_worker *w)
 {
 	relay_worker_kill_all(w);
 	relay_worker_reap(w, now_ns());
-	flow_worker_done(&w->flows);
+	relay_flow_worker_done(&w->flows);
 	sources_done(&w->sources);
 }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "addr.h"
-#include "flow.h"
+#include "relay_flow.h"
 #include "source.h"
 #include "window.h"
 
@@ -82,7 +82,7 @@ struct relay_worker {
 	struct relay_counters counters;
 	struct relay *relays; /* connecting or connected */
 	struct relay *closed; /* freed by relay_worker_reap() */
-	struct flow_worker flows;
+	struct relay_flow_worker flows;
 };
 
 struct relay_options {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: relay.c flow.c proxy_header.c source.c relay_route.c policy.c addr.c
-/* Relays between sockets on loopback: their ends, memory, headers, source ports. Bytes:
- * test_flow.c. */
+// uses: relay.c relay_flow.c proxy_header.c source.c relay_route.c policy.c addr.c
+/* Relays between sockets on loopback: their ends, memory, headers, source ports. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: relay.c flow.c proxy_header.c source.c relay_route.c policy.c addr.c
+// uses: relay.c relay_flow.c proxy_header.c source.c relay_route.c policy.c addr.c
 /*
  * Transparent relays: the web server sees the client's address, and only what belongs to a relay
  * takes the way back through the policy route.

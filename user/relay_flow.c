@@ -17,21 +17,21 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "flow.h"
+#include "relay_flow.h"
 #include "util.h"
 
 #define PIPE_SIZE (256 * 1024) /* asked for; a pipe that stays at 64 KiB does too */
 /* Bytes that one flow moves before others get their turn. */
 #define TURN (512 * 1024)
 
-static void count_pipes(struct flow_worker *w, int n)
+static void count_pipes(struct relay_flow_worker *w, int n)
 {
 	__atomic_store_n(&w->pipes, w->pipes + (uint64_t)n, __ATOMIC_RELAXED);
 }
 
 /* ---- pipes ---- */
 
-static void pipe_close(struct flow_worker *w, int pipe[2])
+static void pipe_close(struct relay_flow_worker *w, int pipe[2])
 {
 	close(pipe[0]);
 	close(pipe[1]);
@@ -40,7 +40,7 @@ static void pipe_close(struct flow_worker *w, int pipe[2])
 }
 
 /* False when there is none to be had: then the caller copies. */
-static bool take_pipe(struct flow_worker *w, struct flow *flow)
+static bool take_pipe(struct relay_flow_worker *w, struct relay_flow *flow)
 {
 	if (flow->pipe[0] >= 0)
 		return true;
@@ -62,7 +62,7 @@ static bool take_pipe(struct flow_worker *w, struct flow *flow)
 }
 
 /* A pipe with bytes in it must never meet another flow: it goes, whatever the pool has room for. */
-static void return_pipe(struct flow_worker *w, struct flow *flow)
+static void return_pipe(struct relay_flow_worker *w, struct relay_flow *flow)
 {
 	if (flow->pipe[0] < 0)
 		return;
@@ -88,7 +88,7 @@ enum step {
 };
 
 /* Pipe to socket. *ret_n: bytes sent. */
-static enum step drain(struct flow *flow, int to_fd, size_t *ret_n)
+static enum step drain(struct relay_flow *flow, int to_fd, size_t *ret_n)
 {
 	ssize_t n = splice(flow->pipe[0], NULL, to_fd, NULL, flow->in_pipe,
 			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
@@ -101,7 +101,7 @@ static enum step drain(struct flow *flow, int to_fd, size_t *ret_n)
 }
 
 /* Socket to pipe. */
-static enum step fill(struct flow *flow, int from_fd)
+static enum step fill(struct relay_flow *flow, int from_fd)
 {
 	ssize_t n = splice(from_fd, NULL, flow->pipe[1], NULL, PIPE_SIZE,
 			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
@@ -136,7 +136,7 @@ static enum step copy(uint8_t *buffer, int from_fd, int to_fd, size_t *ret_n)
 {
 	ssize_t got, sent;
 
-	got = recv(from_fd, buffer, FLOW_BUFFER_SIZE, MSG_PEEK | MSG_DONTWAIT);
+	got = recv(from_fd, buffer, RELAY_FLOW_BUFFER_SIZE, MSG_PEEK | MSG_DONTWAIT);
 	if (got == 0)
 		return STEP_FIN;
 	if (got < 0)
@@ -150,13 +150,13 @@ static enum step copy(uint8_t *buffer, int from_fd, int to_fd, size_t *ret_n)
 		return STEP_SOURCE_BAD;
 	if (sent < got)
 		return STEP_BLOCKED;
-	return got == FLOW_BUFFER_SIZE ? STEP_MORE : STEP_EMPTY;
+	return got == RELAY_FLOW_BUFFER_SIZE ? STEP_MORE : STEP_EMPTY;
 }
 
 /* ---- a turn ---- */
 
-static enum flow_answer turn(struct flow_worker *w, struct flow *flow, int from_fd, int to_fd,
-			     size_t *ret_n)
+static enum relay_flow_answer turn(struct relay_flow_worker *w, struct relay_flow *flow,
+				   int from_fd, int to_fd, size_t *ret_n)
 {
 	bool look = false;
 
@@ -170,7 +170,7 @@ static enum flow_answer turn(struct flow_worker *w, struct flow *flow, int from_
 			step = fill(flow, from_fd);
 		} else {
 			step = copy(w->buffer, from_fd, to_fd, &n);
-			flow->bulk = n == FLOW_BUFFER_SIZE;
+			flow->bulk = n == RELAY_FLOW_BUFFER_SIZE;
 			look = false;
 		}
 		*ret_n += n;
@@ -178,66 +178,66 @@ static enum flow_answer turn(struct flow_worker *w, struct flow *flow, int from_
 		switch (step) {
 		case STEP_MORE:
 			if (*ret_n >= TURN && !flow->in_pipe)
-				return FLOW_WAITS;
+				return RELAY_FLOW_WAITS;
 			break;
 		case STEP_EMPTY:
 			/* epoll saw something, so splice() may not have taken what there is. */
 			look = flow->bulk && !*ret_n;
 			if (!look)
-				return FLOW_WAITS;
+				return RELAY_FLOW_WAITS;
 			break;
 		case STEP_LOOK:
 			look = true;
 			break;
 		case STEP_BLOCKED:
 			flow->blocked = true;
-			return FLOW_WAITS;
+			return RELAY_FLOW_WAITS;
 		case STEP_FIN:
-			return FLOW_FIN;
+			return RELAY_FLOW_FIN;
 		case STEP_SOURCE_BAD:
-			return FLOW_SOURCE_BAD;
+			return RELAY_FLOW_SOURCE_BAD;
 		case STEP_SINK_BAD:
-			return FLOW_SINK_BAD;
+			return RELAY_FLOW_SINK_BAD;
 		}
 	}
 }
 
-enum flow_answer flow_move(struct flow_worker *w, struct flow *flow, int from_fd, int to_fd,
-			   size_t *ret_n)
+enum relay_flow_answer relay_flow_move(struct relay_flow_worker *w, struct relay_flow *flow,
+				       int from_fd, int to_fd, size_t *ret_n)
 {
-	enum flow_answer answer;
+	enum relay_flow_answer answer;
 
 	flow->blocked = false;
 	*ret_n = 0;
 	answer = turn(w, flow, from_fd, to_fd, ret_n);
 	if (!flow->in_pipe)
 		return_pipe(w, flow);
-	if (*ret_n >= FLOW_BUFFER_SIZE)
+	if (*ret_n >= RELAY_FLOW_BUFFER_SIZE)
 		flow->bulk = true;
 	return answer;
 }
 
-void flow_stop(struct flow_worker *w, struct flow *flow)
+void relay_flow_stop(struct relay_flow_worker *w, struct relay_flow *flow)
 {
 	return_pipe(w, flow);
 	flow->blocked = false;
 }
 
-void flow_init(struct flow *flow)
+void relay_flow_init(struct relay_flow *flow)
 {
-	*flow = (struct flow){ .pipe = { -1, -1 } };
+	*flow = (struct relay_flow){ .pipe = { -1, -1 } };
 }
 
-int flow_worker_init(struct flow_worker *w)
+int relay_flow_worker_init(struct relay_flow_worker *w)
 {
-	*w = (struct flow_worker){ .buffer = malloc(FLOW_BUFFER_SIZE) };
+	*w = (struct relay_flow_worker){ .buffer = malloc(RELAY_FLOW_BUFFER_SIZE) };
 	if (!w->buffer)
 		return -ENOMEM;
 	signal(SIGPIPE, SIG_IGN);
 	return 0;
 }
 
-void flow_worker_done(struct flow_worker *w)
+void relay_flow_worker_done(struct relay_flow_worker *w)
 {
 	while (w->n_pool)
 		pipe_close(w, w->pool[--w->n_pool]);

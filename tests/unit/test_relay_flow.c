@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: relay.c flow.c proxy_header.c source.c relay_route.c policy.c addr.c
-/* The bytes of relays between sockets on loopback: many of them, pipes, and waiting, which must
- * cost nothing. */
+// uses: relay.c relay_flow.c proxy_header.c source.c relay_route.c policy.c addr.c
+/* The bytes of relays: many of them, pipes, and waiting, which must cost nothing. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
