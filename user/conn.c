@@ -14,8 +14,8 @@
  *
  * Nothing is ever read from a connection, only peeked at, so whoever gets it gets every byte. A
  * connection has a descriptor in SNIFFING and WAITING; in ADOPTING the kernel has no socket for it,
- * and with the relay (CONNECTING, RELAYING) that owns it: conn_relay.c. In doubt the web server gets
- * it. A client that goes away is closed.
+ * and with the relay (CONNECTING, RELAYING) that owns it: conn_relay.c. In doubt the web server
+ * gets it. A client that goes away is closed.
  */
 #include <errno.h>
 #include <netinet/in.h>
