@@ -13,7 +13,7 @@
 # make fuzz S=60  fuzzers, seconds each
 # make fuzz-coverage  what of hello.c the fuzzer's seeds reach: all of it
 # make bench    side by side with other ways to the web server (root); QUICK=1: in about three minutes
-# make bench-scale     how cost grows with connections, windows, challenges (root); QUICK=1: in one minute
+# make bench-scale     how cost grows with connections, windows, challenges (root); QUICK=1: shorter
 # make bench-handoff   the CPU time of one hand-off (root)
 # make microbench     instructions and time of the inner functions
 # make install    DESTDIR=, PREFIX=/usr/local; `make uninstall` takes it away
