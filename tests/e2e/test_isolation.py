@@ -91,7 +91,7 @@ def test_serve(lab, nginx, steer):
     try:
         os.close(write_end)
         assert select.select([read_end], [], [], longer(10))[0] and os.read(read_end, 1) == b"", "it keeps the descriptor"
-        wait_until(lambda: os.path.exists(f"/run/acme-steer/{lab.edge.inode}.sock"), what="it listens")
+        wait_until(lambda: (status := steer.status()) and status["pid"] == process.pid, what="it answers")
         steer.open()
         assert check(lab, steer) == process.pid
         steer.close()

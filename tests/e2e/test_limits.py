@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The limits of user/limit.h that no other test reaches (silent clients: test_overload; descriptors: the same)."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -25,7 +24,7 @@ RESUME = RELAYS * 7 // 8
 def few(lab, steer):
     """A resident process that may have few relays."""
     process = lab.edge.start("serve", ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", BINARY, "serve"])
-    wait_until(lambda: os.path.exists(f"/run/acme-steer/{lab.edge.inode}.sock"), what="it listens")
+    steer.wait_for(process)
     yield process
     process.kill()
 
