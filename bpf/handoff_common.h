@@ -14,6 +14,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "kernel_types.h"
+#include "lookup.h"
 #include "steer_shared.h"
 
 #define AF_INET		 2
@@ -33,7 +34,6 @@
 /* include/net/tcp_states.h */
 #define STATE_ESTABLISHED  1
 #define STATE_CLOSE_WAIT   8
-#define STATE_LISTEN	   10
 #define STATE_NEW_SYN_RECV 12
 
 /* Linux 6.2: the sk_buff behind the context. */
@@ -117,32 +117,6 @@ static __always_inline void count(enum guard_counter what)
 
 	if (n)
 		(*n)++;
-}
-
-static __always_inline bool is_v4(const __u8 addr[16])
-{
-	const __u32 *word = (const __u32 *)addr;
-
-	return word[0] == 0 && word[1] == 0 && word[2] == bpf_htonl(0xffff);
-}
-
-/* Fills in a look-up tuple; returns its size, which tells the helper the family. */
-static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4,
-					const __u8 remote[16], __be16 remote_port,
-					const __u8 local[16], __be16 local_port)
-{
-	if (v4) {
-		tuple->ipv4.saddr = *(const __u32 *)(remote + 12);
-		tuple->ipv4.daddr = *(const __u32 *)(local + 12);
-		tuple->ipv4.sport = remote_port;
-		tuple->ipv4.dport = local_port;
-		return sizeof(tuple->ipv4);
-	}
-	__builtin_memcpy(tuple->ipv6.saddr, remote, 16);
-	__builtin_memcpy(tuple->ipv6.daddr, local, 16);
-	tuple->ipv6.sport = remote_port;
-	tuple->ipv6.dport = local_port;
-	return sizeof(tuple->ipv6);
 }
 
 /* The socket of a connection: established, closing, or else whoever listens. Release it. */

@@ -71,8 +71,13 @@ struct sock_common {
 	atomic64_t skc_cookie;
 };
 
+struct sock_reuseport {
+	unsigned int synq_overflow_ts;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct sock_reuseport *sk_reuseport_cb;
 	int sk_rx_dst_ifindex;
 	struct dst_entry *sk_dst_cache;
 	__u32 sk_ack_backlog;
@@ -103,6 +108,7 @@ struct inet_connection_sock {
 };
 
 struct tcp_options_received {
+	int ts_recent_stamp; /* of a listener: tcp_synq_overflow() */
 	__u32 ts_recent;
 	__u16 tstamp_ok : 1;
 	__u16 wscale_ok : 1;

@@ -11,15 +11,27 @@
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "kernel_types.h"
+#include "lookup.h"
 #include "steer_shared.h"
 
 #define AF_INET	  2
 #define TC_ACT_OK 0
+
+/*
+ * The kernel's clock ticks 100 to 1000 times a second, and what has been since it last marked a
+ * listener (tcp_synq_overflow()) is known in ticks. So two bounds: after MARK_OVER_TICKS its mark is
+ * surely over, before MARK_GOOD_TICKS it surely has a minute left.
+ */
+#define MARK_OVER_TICKS 120000
+#define MARK_GOOD_TICKS 6000
 
 /* Until when connections to a port (host order) are steered, bpf_ktime_get_ns(); 0: not at all. */
 struct {
@@ -54,6 +66,8 @@ struct {
 } steer_counters SEC(".maps");
 
 volatile const __u32 n_sniffers = 1;
+
+volatile struct cookie_times cookie_times[FAMILIES];
 
 static __always_inline int pass(enum steer_counter why)
 {
@@ -97,6 +111,30 @@ static __always_inline bool is_behind(const struct sock *sniffer)
 	return sniffer->sk_ack_backlog > limit;
 }
 
+/* Would the next SYN be one too many, so that the kernel answers it by a cookie? Nearly. */
+static __always_inline bool is_flooded(const struct tcp_sock *sniffer)
+{
+	__u32 max = sniffer->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+
+	return (__u32)sniffer->inet_conn.icsk_accept_queue.qlen.counter > max - max / 4;
+}
+
+/*
+ * Is it a packet that @sniffer had better not get? It may be a SYN that is answered by a cookie
+ * which the web server does not take, should it be the one to get the ACK; or such an ACK, to a
+ * cookie that the web server has sent, and which the sniffer does not take.
+ */
+static __always_inline bool cookie_is_lost(const struct tcp_sock *sniffer,
+					   volatile struct cookie_times *times, __u64 now)
+{
+	if (is_flooded(sniffer) && now >= times->server_takes_ns) {
+		times->flood_ns = now;
+		return true;
+	}
+	return times->flood_ns && now < times->flood_ns + COOKIE_VALID_NS &&
+	       now >= times->sniffers_take_ns;
+}
+
 SEC("sk_lookup")
 int steer(struct bpf_sk_lookup *ctx)
 {
@@ -105,7 +143,7 @@ int steer(struct bpf_sk_lookup *ctx)
 	__u32 index = bpf_get_smp_processor_id() % n_sniffers;
 	struct bpf_sock *sniffer;
 	struct tcp_sock *tp;
-	__u64 *lease;
+	__u64 *lease, now;
 	long err;
 
 	/* Port 0 is nobody's: the hand-off itself is looking for the web server's listener. */
@@ -115,7 +153,8 @@ int steer(struct bpf_sk_lookup *ctx)
 	lease = bpf_map_lookup_elem(&leases, &port);
 	if (!lease || *lease == 0)
 		return SK_PASS;
-	if (bpf_ktime_get_ns() >= *lease)
+	now = bpf_ktime_get_ns();
+	if (now >= *lease)
 		return pass(COUNTER_PASSED_LEASE);
 	if (is_relay_source(ctx, remote_port_be))
 		return pass(COUNTER_PASSED_RELAY);
@@ -127,6 +166,11 @@ int steer(struct bpf_sk_lookup *ctx)
 	if (!tp || is_behind(&tp->inet_conn.icsk_inet.sk)) {
 		bpf_sk_release(sniffer);
 		return pass(COUNTER_PASSED_OVERLOAD);
+	}
+	if (cookie_is_lost(tp, &cookie_times[ctx->family == AF_INET ? FAMILY_V4 : FAMILY_V6],
+			   now)) {
+		bpf_sk_release(sniffer);
+		return pass(COUNTER_PASSED_COOKIES);
 	}
 	err = bpf_sk_assign(ctx, sniffer, BPF_SK_LOOKUP_F_NO_REUSEPORT);
 	bpf_sk_release(sniffer);
@@ -155,6 +199,74 @@ int steer_queue(struct __sk_buff *skb)
 		block->found = 1;
 	}
 	bpf_sk_release(sniffer);
+	return TC_ACT_OK;
+}
+
+/* Has the kernel answer a SYN to @listener by a cookie, but for sending it: that marks the listener.
+ */
+static __always_inline void cookie_make(struct bpf_sock *listener, bool v4)
+{
+	struct tcphdr tcp = { .source = bpf_htons(1), .dest = bpf_htons(1), .doff = 5, .syn = 1 };
+
+	if (v4) {
+		struct iphdr ip = { .version = 4, .ihl = 5, .protocol = IPPROTO_TCP };
+
+		bpf_tcp_gen_syncookie(listener, &ip, sizeof(ip), &tcp, sizeof(tcp));
+	} else {
+		struct ipv6hdr ip = { .version = 6, .nexthdr = IPPROTO_TCP };
+
+		bpf_tcp_gen_syncookie(listener, &ip, sizeof(ip), &tcp, sizeof(tcp));
+	}
+}
+
+/* Since when @sk, or its group, has sent no cookie, in ticks: tcp_synq_no_recent_overflow(). */
+static __always_inline __u32 ticks_since_cookie(struct tcp_sock *tp)
+{
+	struct sock_reuseport *group = tp->inet_conn.icsk_inet.sk.sk_reuseport_cb;
+	__u32 last = group ? group->synq_overflow_ts : (__u32)tp->rx_opt.ts_recent_stamp;
+
+	return last ? (__u32)bpf_jiffies64() - last : ~0u;
+}
+
+static __always_inline void cookies_look(struct cookies_block *block, struct bpf_sock *listener)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(listener);
+	struct sock *sk;
+	__u32 ticks;
+
+	if (!tp)
+		return;
+	sk = &tp->inet_conn.icsk_inet.sk;
+	block->found = 1;
+	block->always = sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syncookies == 2;
+	/* With 1 no mark can be made unless the SYN queue is full, and then there is one. */
+	if (block->always)
+		cookie_make(listener, sk->__sk_common.skc_family == AF_INET);
+	ticks = ticks_since_cookie(tp);
+	block->sent = ticks < MARK_OVER_TICKS;
+	block->takes = ticks < MARK_GOOD_TICKS;
+}
+
+/* Test-run only: does who listens at an address send SYN cookies, does it take those of others? */
+SEC("tc")
+int steer_cookies(struct __sk_buff *skb)
+{
+	struct cookies_block *block = (void *)(long)skb->data;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *listener;
+	const __u8 nobody[16] = {};
+	__u32 size;
+
+	if ((void *)(block + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_OK;
+	/* From port 0 of nobody: see steer(). */
+	size = tuple_fill(&tuple, is_v4(block->address), nobody, 0, block->address, block->port);
+	listener = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!listener)
+		return TC_ACT_OK;
+	if (listener->state == STATE_LISTEN)
+		cookies_look(block, listener);
+	bpf_sk_release(listener);
 	return TC_ACT_OK;
 }
 

@@ -232,6 +232,39 @@ struct preflight_block {
 	__u32 result; /* enum seize_result: SEIZE_OK or what is in the way */
 };
 
+/* How long a listener takes SYN cookies after the last one that it, or its group, has sent:
+ * TCP_SYNCOOKIE_VALID. */
+#define COOKIE_VALID_NS 120000000000ull
+
+/* A TCP family's share of what is kept of SYN cookies. */
+enum family {
+	FAMILY_V4,
+	FAMILY_V6,
+	FAMILIES,
+};
+
+/*
+ * When SYN cookies are sent and who takes them, in one family: see user/cookies.c. Times of
+ * bpf_ktime_get_ns(); 0: never.
+ */
+struct cookie_times {
+	__u64 flood_ns;		/* they may last have been sent; written by both sides */
+	__u64 sniffers_take_ns; /* until then the sniffers take those of the web server */
+	__u64 server_takes_ns;	/* until then the web server takes those of the sniffers */
+};
+
+/* In and out of steer_cookies: of whoever listens at an address. */
+struct cookies_block {
+	struct run_header header;
+	__u8 address[16]; /* v4-mapped; a wildcard is itself */
+	__be16 port;
+	__u16 pad;
+	__u32 found;  /* somebody listens */
+	__u32 always; /* net.ipv4.tcp_syncookies is 2: each SYN is answered by a cookie */
+	__u32 sent;   /* cookies may be under way that it has sent */
+	__u32 takes;  /* it takes those of others, for at least another minute */
+};
+
 /* In and out of steer_queue. */
 struct queue_block {
 	struct run_header header;
@@ -247,6 +280,7 @@ struct queue_block {
 	X(STEERED, "steered", "new connections given to a sniffer")                               \
 	X(PASSED_LEASE, "passed_lease_over", "passed by: no window, or its lease is over")        \
 	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's accept queue was long")     \
+	X(PASSED_COOKIES, "passed_cookies", "passed by: a listener is yet to take SYN cookies")   \
 	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
 	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
 	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")

@@ -22,6 +22,7 @@
 
 #include "engine.h"
 #include "log.h"
+#include "sniffer.h"
 #include "util.h"
 
 #define LOOK_AT_QUEUES_NS (5 * NSEC_PER_MSEC)
@@ -38,6 +39,7 @@ struct engine {
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
 	bool stuck_logged;
+	struct cookies cookies;
 	struct engine_numbers gone; /* of programs that it had before */
 	int notify_fd;
 	unsigned n_loops;
@@ -62,23 +64,41 @@ static int make_loops(struct engine *engine, const struct engine_config *config,
 	return 0;
 }
 
-static int begin_loops(struct engine *engine, char *error, size_t error_size)
+/* Makes sniffer @i, and tells the programs. Its descriptor, or -errno with one line in @error. */
+static int make_sniffer(struct engine *engine, unsigned i, char *error, size_t error_size)
 {
 	const struct programs *programs = &engine->programs;
+	_cleanup_close_ int fd =
+		sniffer_socket(i > 0 ? engine->cookies.sniffers.port : 0, SNIFFER_BACKLOG);
+	int err = fd < 0 ? -errno : 0;
 
-	for (unsigned i = 0; i < engine->n_loops; i++) {
-		int fd;
-		int err = loop_begin(engine->loops[i], programs->steer, programs->guards, &fd,
-				     error, error_size);
-
-		if (err)
-			return err;
+	if (err) {
+		snprintf(error, error_size, "the sniffer's socket: %s%s", strerror(-err),
+			 err == -EADDRNOTAVAIL ? "; is lo up in this network namespace?" : "");
+		return err;
+	}
+	if (i == 0)
+		err = cookies_begin(&engine->cookies, fd, engine->n_loops);
+	if (!err)
 		err = steer_set_sniffer(programs->steer, i, fd);
-		if (!err && programs->guards)
-			err = guards_set_sniffer(programs->guards, i, fd);
+	if (!err && programs->guards)
+		err = guards_set_sniffer(programs->guards, i, fd);
+	if (err)
+		snprintf(error, error_size, "giving the sniffer to the kernel: %s", strerror(-err));
+	return err ? err : TAKE_FD(fd);
+}
+
+static int begin_loops(struct engine *engine, char *error, size_t error_size)
+{
+	for (unsigned i = 0; i < engine->n_loops; i++) {
+		int fd = make_sniffer(engine, i, error, error_size);
+		int err = fd < 0 ? fd
+				 : loop_begin(engine->loops[i], engine->programs.steer,
+					      engine->programs.guards, fd, error, error_size);
+
 		if (err) {
-			snprintf(error, error_size, "giving the sniffer to the kernel: %s",
-				 strerror(-err));
+			if (fd >= 0)
+				close(fd);
 			return err;
 		}
 	}
@@ -125,6 +145,7 @@ int engine_new(const struct engine_config *config, struct engine **ret_engine, c
 		snprintf(error, error_size, "no memory");
 		return -ENOMEM;
 	}
+	cookies_init(&engine->cookies);
 	engine->spare = config->spare;
 	engine->notify_fd = config->notify_fd;
 	err = make_loops(engine, config, error, error_size);
@@ -144,6 +165,7 @@ void engine_free(struct engine *engine)
 		return;
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_free(engine->loops[i]);
+	cookies_end(&engine->cookies);
 	programs_free(&engine->programs);
 	free(engine);
 }
@@ -183,6 +205,22 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns)
 {
 	if (until_ns == 0 || alive(engine))
 		steer_lease(engine->programs.steer, port, until_ns);
+}
+
+bool engine_leased(const struct engine *engine, uint16_t port)
+{
+	return steer_is_leased(engine->programs.steer, port);
+}
+
+bool engine_cookies_due(const struct engine *engine, uint64_t now_ns)
+{
+	return cookies_due(&engine->cookies, now_ns);
+}
+
+void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
+			    uint64_t now_ns)
+{
+	cookies_look(&engine->cookies, engine->programs.steer, ports, n_ports, now_ns);
 }
 
 void engine_drain(struct engine *engine, uint64_t revivable_ns)
@@ -263,6 +301,7 @@ static struct engine_numbers programs_numbers(const struct engine *engine)
 static void let_go(struct engine *engine)
 {
 	engine->gone = programs_numbers(engine);
+	cookies_end(&engine->cookies);
 	if (engine->spare && !engine->spare->steer) {
 		programs_reset(&engine->programs);
 		*engine->spare = engine->programs;

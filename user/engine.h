@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cookies.h"
 #include "loop.h"
 #include "programs.h"
 #include "routes.h"
@@ -60,6 +61,14 @@ struct guards *engine_guards(const struct engine *engine);
  * answer: new connections then go to the web server when the last lease is over.
  */
 void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns);
+
+/* Is a lease given for @port, running or over? */
+bool engine_leased(const struct engine *engine, uint16_t port);
+
+/* See cookies.h. */
+bool engine_cookies_due(const struct engine *engine, uint64_t now_ns);
+void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
+			    uint64_t now_ns);
 
 /* Asks the workers for a sign of life; before each round of leases. */
 void engine_ping(struct engine *engine);

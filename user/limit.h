@@ -65,6 +65,7 @@
 
 #define WINDOW_MAX	   64	/* open at once */
 #define WINDOW_MAX_PORTS   8	/* of one window */
+#define WINDOW_SET_MAX_PORTS (WINDOW_MAX * WINDOW_MAX_PORTS)
 #define WINDOW_MAX_DOMAINS 100	/* of one window */
 #define WINDOW_NAME_MAX	   63	/* bytes of a window's name: [A-Za-z0-9._-] */
 #define WINDOW_MAX_TTL_S   3600 /* seconds that a window may stay open without being renewed */

@@ -55,7 +55,9 @@ static int message(const struct nlmsghdr *nlh, void *data)
 {
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	struct search *search = data;
-	struct listener found = { .address.port = search->port, .inode = msg->idiag_inode };
+	struct listener found = { .address.port = search->port,
+				  .device = msg->id.idiag_if,
+				  .inode = msg->idiag_inode };
 
 	if (nlh->nlmsg_type != SOCK_DIAG_BY_FAMILY || ntohs(msg->id.idiag_sport) != search->port)
 		return MNL_CB_OK;

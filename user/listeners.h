@@ -16,6 +16,7 @@ struct listener {
 	struct endpoint address; /* may be a wildcard: 0.0.0.0 (v4-mapped) or :: */
 	bool v6_only;		 /* of an IPv6 one: takes no IPv4 connections */
 	bool mptcp;		 /* listeners_find_mptcp() has said so */
+	uint32_t device;	 /* ifindex that it is bound to; 0: none */
 	uint32_t inode;		 /* of the socket; of the first one of an SO_REUSEPORT group */
 };
 

@@ -22,11 +22,11 @@
 
 #include "log.h"
 #include "loop.h"
+#include "sniffer.h"
 #include "util.h"
 
 #define EVENTS_PER_BATCH  64
 #define ACCEPTS_PER_EVENT 64   /* then other connections have their turn */
-#define ACCEPT_BACKLOG	  1024 /* steer.bpf.c passes by long before that */
 #define ACCEPT_PAUSE_NS	  (100 * NSEC_PER_MSEC)
 
 struct loop {
@@ -64,33 +64,6 @@ struct loop {
 	bool retired;
 	uint32_t pongs;
 };
-
-/*
- * Bound to ::ffff:127.0.0.1 the one socket is steered IPv4 and IPv6 to, and nobody can connect to
- * it. SO_REUSEADDR passes on to the accepted sockets: without it the web server could not bind its
- * port anew while we hold a connection. IPV6_TRANSPARENT marks its requests: see primer.h, which is
- * seldom needed then.
- */
-static int sniffer_socket(char *error, size_t error_size)
-{
-	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6 };
-	const int one = 1;
-	_cleanup_close_ int fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	inet_pton(AF_INET6, "::ffff:127.0.0.1", &sin6.sin6_addr);
-	if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int)) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-	    setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &one, sizeof(one)) < 0 ||
-	    bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)) < 0 ||
-	    listen(fd, ACCEPT_BACKLOG) < 0) {
-		int err = -errno;
-
-		snprintf(error, error_size, "the sniffer's socket: %s%s", strerror(-err),
-			 err == -EADDRNOTAVAIL ? "; is lo up in this network namespace?" : "");
-		return err;
-	}
-	return TAKE_FD(fd);
-}
 
 static int watch(struct loop *loop, int fd, uint8_t *ref)
 {
@@ -391,20 +364,17 @@ static void tell(struct loop *loop)
 	eventfd_write(loop->wake_fd, 1);
 }
 
-int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int *ret_sniffer_fd,
+int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int sniffer_fd,
 	       char *error, size_t error_size)
 {
-	_cleanup_close_ int fd = sniffer_socket(error, error_size);
 	struct handoff_worker *handoff = NULL;
-	int err = guards && fd >= 0 ? handoff_worker_new(guards, &handoff) : 0;
+	int err = guards ? handoff_worker_new(guards, &handoff) : 0;
 
-	if (fd < 0)
-		return fd;
 	if (err) {
 		snprintf(error, error_size, "what hands off could not be made: %s", strerror(-err));
 		return err;
 	}
-	*ret_sniffer_fd = loop->next.listener_fd = TAKE_FD(fd);
+	loop->next.listener_fd = sniffer_fd;
 	loop->next.handoff = handoff;
 	loop->next.steer = steer;
 	__atomic_store_n(&loop->drain, false, __ATOMIC_RELAXED);

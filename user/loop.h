@@ -31,11 +31,11 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 	     size_t error_size);
 
 /*
- * Makes a sniffer for a worker that is retired, and has it sniff with these programs until it is
- * retired again; @guards is NULL where the kernel can't hand off. *ret_sniffer_fd: the listening
- * socket, which stays the loop's. 0, or -errno with one line in @error.
+ * Has a worker that is retired sniff with these programs until it is retired again; @guards is NULL
+ * where the kernel can't hand off. @sniffer_fd, the listening socket, is the loop's from then on,
+ * unless it fails. 0, or -errno with one line in @error.
  */
-int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int *ret_sniffer_fd,
+int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int sniffer_fd,
 	       char *error, size_t error_size);
 
 /* Ends the thread and every connection that is left. NULL is fine. */

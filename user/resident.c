@@ -101,6 +101,23 @@ static bool look_at_relays(struct resident *resident, uint64_t now)
 	return resident->relays_full = full;
 }
 
+/* Before a port is steered, before it no longer is, and from time to time. */
+static void look_at_cookies(struct resident *resident, const struct window_options *closed,
+			    uint64_t now)
+{
+	uint16_t ports[WINDOW_SET_MAX_PORTS + WINDOW_MAX_PORTS];
+	size_t n = window_set_ports(&resident->routes.windows, ports);
+	bool is_new = false;
+
+	for (size_t i = 0; i < n; i++)
+		is_new |= !engine_leased(resident->engine, ports[i]);
+	if (!is_new && !closed && !engine_cookies_due(resident->engine, now))
+		return;
+	for (size_t i = 0; closed && i < closed->n_ports; i++)
+		ports[n++] = closed->ports[i];
+	engine_look_at_cookies(resident->engine, ports, n, now);
+}
+
 /* Gives every port the lease that its windows are good for now: none for a port without. */
 static void renew(struct resident *resident, uint64_t now)
 {
@@ -108,6 +125,7 @@ static void renew(struct resident *resident, uint64_t now)
 	struct engine *engine = resident->engine;
 	bool full = look_at_relays(resident, now);
 
+	look_at_cookies(resident, NULL, now);
 	for (size_t i = 0; i < set->n; i++) {
 		const struct window_options *options = &set->windows[i]->options;
 
@@ -125,6 +143,7 @@ static void renew(struct resident *resident, uint64_t now)
 /* Ends the leases of ports of @window that no window has any more. The window is out of the set. */
 static void end_leases(struct resident *resident, const struct window_options *options)
 {
+	look_at_cookies(resident, options, now_ns());
 	for (size_t i = 0; i < options->n_ports; i++)
 		if (!window_set_of_port(&resident->routes.windows, options->ports[i]))
 			engine_lease(resident->engine, options->ports[i], 0);
@@ -306,8 +325,8 @@ static uint64_t count_passed_by(const struct resident *resident)
 	const uint64_t *n = numbers.steer;
 
 	resident_numbers(resident, &numbers);
-	return n[COUNTER_PASSED_LEASE] + n[COUNTER_PASSED_OVERLOAD] + n[COUNTER_PASSED_NO_SNIFFER] +
-	       n[COUNTER_PASSED_ASSIGN];
+	return n[COUNTER_PASSED_LEASE] + n[COUNTER_PASSED_OVERLOAD] + n[COUNTER_PASSED_COOKIES] +
+	       n[COUNTER_PASSED_NO_SNIFFER] + n[COUNTER_PASSED_ASSIGN];
 }
 
 /* What of a window just opened is on other hosts; and of those that took its options over. */

@@ -49,6 +49,7 @@ void status_sample(struct json_object *status, uint64_t at_ns, struct status_sam
 		.timed_out = doc_count(counters, "timed_out"),
 		.passed_by = doc_count(counters, "passed_lease_over") +
 			     doc_count(counters, "passed_overload") +
+			     doc_count(counters, "passed_cookies") +
 			     doc_count(counters, "passed_no_sniffer") +
 			     doc_count(counters, "passed_assign_error"),
 		.lost = doc_count(counters, "lost"),

@@ -93,6 +93,11 @@ void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns)
 	__atomic_store_n(&steer->leases[port], until_ns, __ATOMIC_RELEASE);
 }
 
+bool steer_is_leased(const struct steer *steer, uint16_t port)
+{
+	return __atomic_load_n(&steer->leases[port], __ATOMIC_RELAXED) != 0;
+}
+
 int steer_attach(struct steer *steer, char *error, size_t error_size)
 {
 	_cleanup_close_ int netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -122,6 +127,7 @@ void steer_reset(struct steer *steer)
 	struct relay_source key;
 
 	steer_detach(steer);
+	memset((void *)steer->bpf->bss->cookie_times, 0, sizeof(steer->bpf->bss->cookie_times));
 	while (bpf_map_get_next_key(sources, NULL, &key) == 0)
 		if (bpf_map_delete_elem(sources, &key) < 0)
 			break;
@@ -147,6 +153,23 @@ int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsig
 	*ret_accept = block.accept_queue;
 	*ret_syn = block.syn_queue;
 	return 0;
+}
+
+int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
+		  struct cookies_block *ret_block)
+{
+	int err;
+
+	*ret_block = (struct cookies_block){ .port = htons(address->port) };
+	memcpy(ret_block->address, &address->addr, sizeof(ret_block->address));
+	bpf_util_run(bpf_program__fd(steer->bpf->progs.steer_cookies), ret_block,
+		     sizeof(*ret_block), ret_block, ifindex, 0, &err);
+	return err;
+}
+
+struct cookie_times *steer_cookie_times(struct steer *steer, enum family family)
+{
+	return (struct cookie_times *)&steer->bpf->bss->cookie_times[family];
 }
 
 int steer_exempt(struct steer *steer, const struct endpoint *source, bool add)

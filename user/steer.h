@@ -44,6 +44,9 @@ void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns);
  */
 int steer_attach(struct steer *steer, char *error, size_t error_size);
 
+/* Is a lease given for @port, running or over? */
+bool steer_is_leased(const struct steer *steer, uint16_t port);
+
 /* Detaches the program: new connections don't reach it any more. Ends no lease. */
 void steer_detach(struct steer *steer);
 
@@ -64,6 +67,17 @@ void steer_synchronize(void);
  * any thread.
  */
 int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsigned *ret_syn);
+
+/*
+ * Asks of whoever listens at @address, which may be a wildcard, on device @ifindex (0: on any), what
+ * it is about SYN cookies; where net.ipv4.tcp_syncookies is 2 it takes those of others afterwards.
+ * 0 or -errno.
+ */
+int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
+		  struct cookies_block *ret_block);
+
+/* What the program goes by; __atomic. */
+struct cookie_times *steer_cookie_times(struct steer *steer, enum family family);
 
 /* Exempts the relay's own connection from @source while it is made; or no longer. Any thread. */
 int steer_exempt(struct steer *steer, const struct endpoint *source, bool add);

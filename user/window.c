@@ -492,6 +492,16 @@ uint64_t window_set_port_deadline(const struct window_set *set, uint16_t port)
 	return last_ns;
 }
 
+size_t window_set_ports(const struct window_set *set, uint16_t *ret_ports)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; set->n > 0 && i < set->index.ports_size; i++)
+		if (set->index.ports[i].first)
+			ret_ports[n++] = set->index.ports[i].port;
+	return n;
+}
+
 uint64_t window_set_sniff_timeout(const struct window_set *set, uint16_t port)
 {
 	const struct window_port *at = window_index_port(&set->index, port);

@@ -137,6 +137,9 @@ uint64_t window_set_next_deadline(const struct window_set *set);
  */
 uint64_t window_set_port_deadline(const struct window_set *set, uint16_t port);
 
+/* The ports that windows have, each once: at most WINDOW_SET_MAX_PORTS. Returns how many. */
+size_t window_set_ports(const struct window_set *set, uint16_t *ret_ports);
+
 /* Longest sniff timeout among the windows of @port, in ns; the default's when there is none. */
 uint64_t window_set_sniff_timeout(const struct window_set *set, uint16_t port);
 

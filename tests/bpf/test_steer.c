@@ -94,6 +94,7 @@ struct lookup {
 };
 
 static const struct lookup usual = { "192.0.2.1", 40000, "192.0.2.2", PORT, IPPROTO_TCP };
+static const struct lookup v6 = { "2001:db8::1", 40000, "2001:db8::2", PORT, IPPROTO_TCP };
 
 /* Which socket does the program choose for this packet? Its cookie; 0: it passes. */
 static uint64_t verdict(struct bench *b, const struct lookup *lookup)
@@ -237,7 +238,6 @@ static void test_every_port(void **state)
 
 static void test_own_connections(void **state)
 {
-	static const struct lookup v6 = { "2001:db8::1", 40000, "2001:db8::2", PORT, IPPROTO_TCP };
 	static const struct {
 		const char *remote;
 		uint16_t port;
@@ -293,7 +293,6 @@ static void test_no_sniffer(void **state)
 /* A sniffer that the kernel can't give an IPv4 connection to. */
 static void test_sniffer_refused(void **state)
 {
-	static const struct lookup v6 = { "2001:db8::1", 40000, "2001:db8::2", PORT, IPPROTO_TCP };
 	struct bench *b = *state;
 
 	steer_lease(b->steer, PORT, FOREVER);
@@ -384,6 +383,70 @@ static void overload(struct bench *b, int backlog, unsigned limit)
 		close(accept_from(b->sniffer));
 	expect_queues(b, 0, 0);
 	close_some(clients, limit + 1);
+}
+
+/* What flood_ns and the other two say of IPv4, and what becomes of one more connection. */
+static void cookies(struct bench *b, uint64_t flood_ns, uint64_t sniffers_take_ns,
+		    uint64_t server_takes_ns, unsigned counter)
+{
+	struct cookie_times *times = steer_cookie_times(b->steer, FAMILY_V4);
+
+	*times = (struct cookie_times){ flood_ns, sniffers_take_ns, server_takes_ns };
+	if (counter == COUNTER_STEERED)
+		expect_steered(b, &usual);
+	else
+		expect_passed(b, &usual, counter);
+	/* The other family is as if nothing were. */
+	expect_steered(b, &v6);
+}
+
+/* A sniffer gets no cookie that it does not take. */
+static void test_cookies(void **state)
+{
+	struct bench *b = *state;
+	uint64_t now = now_ns();
+	uint64_t later = now + 60 * NSEC_PER_SEC;
+
+	steer_lease(b->steer, PORT, FOREVER);
+	cookies(b, 0, 0, 0, COUNTER_STEERED);
+	cookies(b, now, 0, 0, COUNTER_PASSED_COOKIES);
+	cookies(b, now, later, 0, COUNTER_STEERED);
+	cookies(b, now, now, 0, COUNTER_PASSED_COOKIES);
+	cookies(b, now - MIN(now - 1, COOKIE_VALID_NS), 0, 0,
+		now > COOKIE_VALID_NS ? COUNTER_STEERED : COUNTER_PASSED_COOKIES);
+}
+
+/* And sends none that the web server does not take: no more handshakes than there is room for. */
+static void test_full_of_handshakes(void **state)
+{
+	struct bench *b = *state;
+	struct endpoint direct = local_of(b->sniffer);
+	const struct cookie_times *times = steer_cookie_times(b->steer, FAMILY_V4);
+	const int seconds = 60;
+	int clients[4];
+
+	steer_lease(b->steer, PORT, FOREVER);
+	/* The handshake ends with the first byte. */
+	assert_int_equal(setsockopt(b->sniffer, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds,
+				    sizeof(seconds)),
+			 0);
+	assert_int_equal(listen(b->sniffer, 4), 0);
+	connect_some(clients, 3, &direct);
+	expect_queues(b, 0, 3);
+	cookies(b, 0, 0, 0, COUNTER_STEERED);
+	assert_true(times->flood_ns == 0);
+	connect_some(&clients[3], 1, &direct);
+	expect_queues(b, 0, 4);
+	expect_passed(b, &v6, COUNTER_PASSED_COOKIES);
+	expect_passed(b, &usual, COUNTER_PASSED_COOKIES);
+	assert_true(times->flood_ns != 0);
+	/* The web server takes them, the sniffers not yet; both do. */
+	steer_cookie_times(b->steer, FAMILY_V6)->server_takes_ns = FOREVER;
+	steer_cookie_times(b->steer, FAMILY_V4)->server_takes_ns = FOREVER;
+	expect_passed(b, &usual, COUNTER_PASSED_COOKIES);
+	steer_cookie_times(b->steer, FAMILY_V4)->sniffers_take_ns = FOREVER;
+	expect_steered(b, &usual);
+	close_some(clients, 4);
 }
 
 static void test_overload(void **state)
@@ -536,6 +599,8 @@ int main(void)
 		TEST(test_no_sniffer),
 		TEST(test_sniffer_refused),
 		TEST(test_overload),
+		TEST(test_cookies),
+		TEST(test_full_of_handshakes),
 		TEST(test_queues),
 		TEST(test_port_v4),
 		TEST(test_port_v6),

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Addresses as the programs keep them, and what bpf_skc_lookup_tcp() wants of them. */
+#ifndef LOOKUP_H
+#define LOOKUP_H
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define STATE_LISTEN 10 /* include/net/tcp_states.h */
+
+static __always_inline bool is_v4(const __u8 addr[16])
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return word[0] == 0 && word[1] == 0 && word[2] == bpf_htonl(0xffff);
+}
+
+/* Fills in a look-up tuple; returns its size, which tells the helper the family. */
+static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4,
+					const __u8 remote[16], __be16 remote_port,
+					const __u8 local[16], __be16 local_port)
+{
+	if (v4) {
+		tuple->ipv4.saddr = *(const __u32 *)(remote + 12);
+		tuple->ipv4.daddr = *(const __u32 *)(local + 12);
+		tuple->ipv4.sport = remote_port;
+		tuple->ipv4.dport = local_port;
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.saddr, remote, 16);
+	__builtin_memcpy(tuple->ipv6.daddr, local, 16);
+	tuple->ipv6.sport = remote_port;
+	tuple->ipv6.dport = local_port;
+	return sizeof(tuple->ipv6);
+}
+
+#endif
