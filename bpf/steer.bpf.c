@@ -27,8 +27,8 @@
 
 /*
  * The kernel's clock ticks 100 to 1000 times a second, and what has been since it last marked a
- * listener (tcp_synq_overflow()) is known in ticks. So two bounds: after MARK_OVER_TICKS its mark is
- * surely over, before MARK_GOOD_TICKS it surely has a minute left.
+ * listener (tcp_synq_overflow()) is known in ticks. So two bounds: after MARK_OVER_TICKS its mark
+ * is surely over, before MARK_GOOD_TICKS it surely has a minute left.
  */
 #define MARK_OVER_TICKS 120000
 #define MARK_GOOD_TICKS 6000
@@ -111,12 +111,14 @@ static __always_inline bool is_behind(const struct sock *sniffer)
 	return sniffer->sk_ack_backlog > limit;
 }
 
-/* Would the next SYN be one too many, so that the kernel answers it by a cookie? Nearly. */
-static __always_inline bool is_flooded(const struct tcp_sock *sniffer)
+/* Would the kernel answer a SYN by a cookie? Already when its queue is nearly full. */
+static __always_inline bool sends_cookies(const struct tcp_sock *sniffer)
 {
-	__u32 max = sniffer->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+	const struct sock *sk = &sniffer->inet_conn.icsk_inet.sk;
+	__u32 max = sk->sk_max_ack_backlog;
 
-	return (__u32)sniffer->inet_conn.icsk_accept_queue.qlen.counter > max - max / 4;
+	return (__u32)sniffer->inet_conn.icsk_accept_queue.qlen.counter > max - max / 4 ||
+	       sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syncookies == 2;
 }
 
 /*
@@ -127,7 +129,7 @@ static __always_inline bool is_flooded(const struct tcp_sock *sniffer)
 static __always_inline bool cookie_is_lost(const struct tcp_sock *sniffer,
 					   volatile struct cookie_times *times, __u64 now)
 {
-	if (is_flooded(sniffer) && now >= times->server_takes_ns) {
+	if (sends_cookies(sniffer) && now >= times->server_takes_ns) {
 		times->flood_ns = now;
 		return true;
 	}
@@ -202,8 +204,7 @@ int steer_queue(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
-/* Has the kernel answer a SYN to @listener by a cookie, but for sending it: that marks the listener.
- */
+/* Has the kernel make a cookie for a SYN to @listener, which it marks by that. */
 static __always_inline void cookie_make(struct bpf_sock *listener, bool v4)
 {
 	struct tcphdr tcp = { .source = bpf_htons(1), .dest = bpf_htons(1), .doff = 5, .syn = 1 };

@@ -11,8 +11,9 @@
  * - Sniffers must take cookies before they get a packet, if any may be under way: else
  *   steer.bpf.c passes everything by (cookie_times.sniffers_take_ns).
  * - The web server's listeners must take cookies before the sniffers send one: else steer.bpf.c
- *   passes SYNs by when a sniffer's queue is nearly full (cookie_times.server_takes_ns). Then the
- *   web server's queue fills, too, and its listener begins to send cookies, and to take them.
+ *   passes by while a sniffer would send some, or nearly (cookie_times.server_takes_ns). In a flood
+ *   the web server's queue fills then, too, and its listener begins to send cookies, and to take
+ *   them.
  *
  * With tcp_syncookies at 2 steer_cookies() has any listener take them. With 1 only a full queue
  * does, and the sniffers, which are one group, have one more in it for that: the decoy has a
@@ -168,7 +169,8 @@ static bool sniffers_take(struct cookies *cookies, struct steer *steer)
 	return false;
 }
 
-static void look_at(struct steer *steer, const struct listener *listener, struct seen seen[FAMILIES])
+static void look_at(struct steer *steer, const struct listener *listener,
+		    struct seen seen[FAMILIES])
 {
 	const struct endpoint *at = &listener->address;
 	struct cookies_block block;
@@ -201,6 +203,7 @@ static void protect(struct cookies *cookies, struct steer *steer, struct cookie_
 {
 	uint64_t flood_ns, take_ns;
 
+	/* Also before the program has seen a packet. */
 	if (always || seen->sent)
 		__atomic_store_n(&times->flood_ns, now, __ATOMIC_RELEASE);
 	if (!seen->refuses)
@@ -209,12 +212,8 @@ static void protect(struct cookies *cookies, struct steer *steer, struct cookie_
 	if (!flood_ns || now >= flood_ns + COOKIE_VALID_NS)
 		return;
 	take_ns = __atomic_load_n(&times->sniffers_take_ns, __ATOMIC_RELAXED);
-	/* Then they send cookies, full or not. */
-	if (always && seen->refuses)
-		take_ns = 0;
-	else if (take_ns < now + RENEW_NS && sniffers_take(cookies, steer))
-		take_ns = now + GOOD_NS;
-	__atomic_store_n(&times->sniffers_take_ns, take_ns, __ATOMIC_RELEASE);
+	if (take_ns < now + RENEW_NS && sniffers_take(cookies, steer))
+		__atomic_store_n(&times->sniffers_take_ns, now + GOOD_NS, __ATOMIC_RELEASE);
 }
 
 bool cookies_due(const struct cookies *cookies, uint64_t now_ns)

@@ -27,9 +27,9 @@ void cookies_end(struct cookies *cookies);
 void cookies_init(struct cookies *cookies);
 
 /*
- * Looks at those who listen on the @n_ports @ports (host order) and at the sniffers, makes them take
- * each other's cookies where that is needed, and tells the steering program. To be called before a
- * port gets its first lease, before its lease ends, and from time to time between.
+ * Looks at those who listen on the @n_ports @ports (host order) and at the sniffers, makes them
+ * take each other's cookies where that is needed, and tells the steering program. To be called
+ * before a port gets its first lease, before its lease ends, and from time to time between.
  */
 void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *ports,
 		  size_t n_ports, uint64_t now_ns);

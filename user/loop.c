@@ -26,7 +26,7 @@
 #include "util.h"
 
 #define EVENTS_PER_BATCH  64
-#define ACCEPTS_PER_EVENT 64   /* then other connections have their turn */
+#define ACCEPTS_PER_EVENT 64 /* then other connections have their turn */
 #define ACCEPT_PAUSE_NS	  (100 * NSEC_PER_MSEC)
 
 struct loop {

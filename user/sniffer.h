@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-/* steer.bpf.c passes by long before so many wait; as many handshakes as a web server has room for. */
+/* steer.bpf.c passes by long before so many wait; as many handshakes as a web server has room for.
+ */
 #define SNIFFER_BACKLOG 4096
 
 /*

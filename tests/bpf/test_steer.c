@@ -427,9 +427,9 @@ static void test_full_of_handshakes(void **state)
 
 	steer_lease(b->steer, PORT, FOREVER);
 	/* The handshake ends with the first byte. */
-	assert_int_equal(setsockopt(b->sniffer, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds,
-				    sizeof(seconds)),
-			 0);
+	assert_int_equal(
+		setsockopt(b->sniffer, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)),
+		0);
 	assert_int_equal(listen(b->sniffer, 4), 0);
 	connect_some(clients, 3, &direct);
 	expect_queues(b, 0, 3);

@@ -3,6 +3,7 @@
 
 import pathlib
 import resource
+import statistics
 
 import pytest
 
@@ -18,6 +19,7 @@ ATTACKER = "198.51.100.100"  # of nobody else's
 WORKERS = 4                  # at most, without --workers
 PLACES = 64                  # CONN_MAX_UNCLASSIFIED_PER_SOURCE
 FLOOD_RATE = 5000            # SYNs per second
+ROUNDS = 3
 NOISE_MS = 5                 # of a p99 below, a factor says nothing on a machine of two processors
 
 
@@ -28,14 +30,21 @@ def attacker(lab):
 
 
 def measure(lab, nginx):
-    """Ordinary clients; all are served. Their p99 in ms."""
-    connections = less(1000)
-    load = start_tlsload(lab, nginx, rate=250)
-    more_connections(load, connections, timeout=30)
-    result = load.stop_and_result()
-    assert_all_ok(result, connections)
-    print("latency of ordinary clients:", result["latency_ms"])
-    return result["latency_ms"]["p99"]
+    """Ordinary clients; all are served. Their p99 in ms: the median of some, since the machine has hiccups, too."""
+    connections = less(500)
+    p99s = []
+    for _ in range(ROUNDS):
+        load = start_tlsload(lab, nginx, rate=250)
+        more_connections(load, connections, timeout=30)
+        result = load.stop_and_result()
+        assert_all_ok(result, connections)
+        p99s.append(result["latency_ms"]["p99"])
+    print("p99 of ordinary clients, ms:", p99s)
+    return statistics.median(p99s)
+
+
+def assert_undisturbed(before, during, after):
+    assert during < 2 * max(before, after, NOISE_MS), f"p99 {before} ms, then {during} ms, afterwards {after} ms"
 
 
 def slowloris(lab, source, connections):
@@ -68,7 +77,7 @@ def test_slowloris(lab, nginx, steer, attacker):
     responder.kill()
     silent.kill()
     steer.close()
-    assert during < 2 * max(before, NOISE_MS), f"p99 {before} ms, then {during} ms"
+    assert_undisturbed(before, during, measure(lab, nginx))
 
 
 @pytest.mark.of_handoff
@@ -105,4 +114,5 @@ def test_syn_flood(lab, nginx, steer):
     counters = steer.ask()["counters"]
     assert counters["lost"] == 0, counters
     steer.close()
-    assert during < 2 * max(before, NOISE_MS), f"p99 {before} ms, then {during} ms"
+    steer.kill()  # it would wait for the flood's handshakes for a minute
+    assert_undisturbed(before, during, measure(lab, nginx))

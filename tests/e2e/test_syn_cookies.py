@@ -54,7 +54,7 @@ def always(lab):
 
 
 @pytest.fixture
-def flood(lab):
+def flood(lab, steer):
     """SYNs that nobody ends, from now on."""
     started = []
     with sysctl(lab.edge, "net.core.somaxconn", SOMAXCONN):
@@ -65,6 +65,7 @@ def flood(lab):
         yield start
         for process in started:
             process.kill()
+        steer.kill()  # it would wait for the flood's handshakes for a minute
 
 
 @contextlib.contextmanager
@@ -121,6 +122,7 @@ def test_opened_meanwhile(lab, web_server, steer, always):
 def test_ended_meanwhile(lab, web_server, steer, always, end):
     steer.open()
     always()
+    wait_for_look(lab)
     with acks_held_back(lab):
         steered = steer.counter("steered")
         connections = half_way(lab, lab.edge.v4, lab.edge.v6)
@@ -128,7 +130,6 @@ def test_ended_meanwhile(lab, web_server, steer, always, end):
         if end == "close":
             steer.close()
         else:
-            wait_for_look(lab)
             steer.kill()
     assert_served(connections)
 
