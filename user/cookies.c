@@ -216,9 +216,15 @@ static void protect(struct cookies *cookies, struct steer *steer, struct cookie_
 		__atomic_store_n(&times->sniffers_take_ns, now + GOOD_NS, __ATOMIC_RELEASE);
 }
 
-bool cookies_due(const struct cookies *cookies, uint64_t now_ns)
+bool cookies_due(const struct cookies *cookies, struct steer *steer, uint64_t now_ns)
 {
-	return now_ns >= cookies->look_ns;
+	bool due = now_ns >= cookies->looked_ns + LOOK_NS;
+
+	/* Sooner when packets have passed by for it. */
+	for (int family = 0; family < FAMILIES; family++)
+		due |= __atomic_load_n(&steer_cookie_times(steer, family)->flood_ns,
+				       __ATOMIC_RELAXED) > cookies->looked_ns;
+	return due;
 }
 
 void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *ports,
@@ -228,7 +234,7 @@ void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *
 	struct cookies_block block;
 	bool always;
 
-	cookies->look_ns = now_ns + LOOK_NS;
+	cookies->looked_ns = now_ns;
 	always = steer_cookies(steer, &cookies->sniffers, 0, &block) == 0 && block.always;
 	for (size_t i = 0; i < n_ports; i++)
 		look_at_port(steer, ports[i], seen);

@@ -14,7 +14,7 @@ struct cookies {
 	unsigned n_sniffers;
 	int decoy_fd;	  /* one more of the group; -1: not needed so far */
 	int handshake_fd; /* a connection that fills its queue; -1: none */
-	uint64_t look_ns; /* when to look next */
+	uint64_t looked_ns;
 	bool warned;
 };
 
@@ -35,6 +35,6 @@ void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *
 		  size_t n_ports, uint64_t now_ns);
 
 /* Is it time for that? */
-bool cookies_due(const struct cookies *cookies, uint64_t now_ns);
+bool cookies_due(const struct cookies *cookies, struct steer *steer, uint64_t now_ns);
 
 #endif

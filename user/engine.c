@@ -214,7 +214,7 @@ bool engine_leased(const struct engine *engine, uint16_t port)
 
 bool engine_cookies_due(const struct engine *engine, uint64_t now_ns)
 {
-	return cookies_due(&engine->cookies, now_ns);
+	return cookies_due(&engine->cookies, engine->programs.steer, now_ns);
 }
 
 void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,

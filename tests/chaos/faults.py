@@ -399,7 +399,10 @@ class Faults:
             self.oracle.permit("its SYN cookie was no longer valid", begin, time.monotonic(),
                                what="connect: Connection reset by peer")
         self.pass_time(self.random.choice((10, 100, 300)))
+        begin = time.monotonic()
         self.lab.edge.run("sysctl", "-qw", f"net.ipv4.tcp_syncookies={self.random.choice((1, 2))}")
+        # At 2 connections pass by until all listeners are seen to take cookies.
+        self.oracle.disturbed(begin, time.monotonic() + 0.5)
 
     def interface(self):
         """Another network comes, has clients, and goes; half of the time with clients on it."""

@@ -243,11 +243,14 @@ class Pebble:
         return issuer, set(re.findall(r"DNS:([^\s,]+)", text))
 
 
-def openssl_responder(netns, port, names, directory, connections=100):
-    """An ACME responder like acme.sh's: openssl s_server, acme-tls/1 only."""
-    cert, key = make_cert(directory, f"responder-{port}",
-                          ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-                          ",".join(f"DNS:{name}" for name in names))
+def responder_cert(port, names, directory):
+    return make_cert(directory, f"responder-{port}", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+                     ",".join(f"DNS:{name}" for name in names))
+
+
+def openssl_responder(netns, port, names, directory, connections=100, cert=None):
+    """An ACME responder like acme.sh's: openssl s_server, acme-tls/1 only. Without `cert` it makes one first."""
+    cert, key = cert or responder_cert(port, names, directory)
     process = netns.start(f"responder-{port}", [
         "openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-alpn", "acme-tls/1",
         "-cert", cert, "-key", key, "-quiet", "-naccept", connections])

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lab import wait_until
+from lab import less, longer, wait_until
 from load import (assert_all_ok, assert_real_clients, cycles, start_longlived, start_tlsload,
                   wait_established)
 from test_way_out import assert_nothing_left
@@ -32,7 +32,7 @@ def test_cycles(lab, nginx, steer, kernel, conntrack, request):
     load = start_tlsload(lab, nginx)
     before = start_longlived(lab)
     # New ones all the time, so that edges of windows hit them in every state.
-    across = start_longlived(lab, "--trios", 40, "--spacing-ms", 250)
+    across = start_longlived(lab, "--trios", less(40), "--spacing-ms", round(longer(250)))
     wait_established(before, 3)
 
     # A resident process for each window: that is the way of `open`, and takes a tenth of a second.

@@ -10,7 +10,7 @@ import pytest
 
 from lab import kill_pid, less, longer, wait_until
 from load import (assert_all_ok, start_longlived, start_tlsload, wait_established)
-from servers import SMALL, get, get_on, openssl_responder, tls_client
+from servers import SMALL, get, get_on, openssl_responder, responder_cert, tls_client
 from steer import BINARY, leftovers, plane_options
 
 pytestmark = pytest.mark.needs_steer
@@ -213,12 +213,13 @@ def test_responder_gone(lab, nginx, steer):
 
 def test_responder_comes_late(lab, nginx, steer):
     """lego opens its listener per name: a connection waits for it."""
+    cert = responder_cert(31443, ["www.example.test"], lab.dir)
     steer.open()
     process = lab.ca.start("validator", [
         "openssl", "s_client", "-connect", f"{lab.edge.v4}:443", "-servername", "www.example.test",
         "-alpn", "acme-tls/1"])
     wait_until(lambda: sum(steer.status()["connections"].values()) > 0, what="it is kept")
-    responder = openssl_responder(lab.edge, 31443, ["www.example.test"], lab.dir)
+    responder = openssl_responder(lab.edge, 31443, ["www.example.test"], lab.dir, cert=cert)
     wait_until(lambda: "CN = responder-31443" in process.stdout() or not process.running(),
                what="the validator has its answer")
     assert "CN = responder-31443" in process.stdout(), process.stderr()

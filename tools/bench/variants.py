@@ -33,6 +33,10 @@ class BenchError(Exception):
     """What was measured is not what it says it is."""
 
 
+class ClientBusy(BenchError):
+    """It says more of the client, or of what else this machine does, than of the variant."""
+
+
 def pattern(n):
     """Bytes that do not repeat soon, the same at each call."""
     block = bytearray()
