@@ -300,6 +300,7 @@ class HAProxy(Proxy):
     CONF = """
 global
     maxpipes 64
+    maxconn {maxconn}
 defaults
     mode tcp
     option splice-auto
@@ -321,7 +322,9 @@ backend web
 
     def start_haproxy(self, port, rules):
         conf = self.lab.dir / f"{self.name}.cfg"
-        conf.write_text(self.CONF.format(port=port, rules=rules))
+        # What it works out by itself leaves room for more pipes.
+        maxconn = min(10000, (file_limit() - 1000) // 2)
+        conf.write_text(self.CONF.format(port=port, rules=rules, maxconn=maxconn))
         self.start(["haproxy", "-db", "-f", conf], port)
 
     def __init__(self, lab):
