@@ -27,7 +27,8 @@ WORKER_MAX = 0.95
 RATE_MIN = 0.8
 LATE_MAX_MS = 2.0
 
-# So often a load is made again whose client was the bottleneck: on a shared machine that happens by chance.
+# So often a load is made again whose client was the bottleneck or the machine busy: on a shared one that happens by
+# chance.
 AGAIN = 4
 
 RATE = 1000
@@ -88,7 +89,7 @@ def judge(what, needs, result, rate=RATE):
     if needs == "rate":
         came = result["done"] / result["seconds"] / rate
         if came < RATE_MIN:
-            raise BenchError(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
+            raise ClientBusy(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
         if result["late_ms"]["p50"] > LATE_MAX_MS:
             raise ClientBusy(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
                              "with half of the connections")

@@ -34,7 +34,7 @@ class BenchError(Exception):
 
 
 class ClientBusy(BenchError):
-    """It says more of the client, or of what else this machine does, than of the variant."""
+    """It may say more of the client, or of what else this machine does, than of the variant."""
 
 
 def pattern(n):
