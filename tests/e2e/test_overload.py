@@ -30,7 +30,7 @@ def attacker(lab):
 
 
 def measure(lab, nginx):
-    """Ordinary clients; all are served. Their p99 in ms: the median of some, since the machine has hiccups, too."""
+    """Ordinary clients; all are served. Their p99 in ms, some times."""
     connections = less(500)
     p99s = []
     for _ in range(ROUNDS):
@@ -40,11 +40,13 @@ def measure(lab, nginx):
         assert_all_ok(result, connections)
         p99s.append(result["latency_ms"]["p99"])
     print("p99 of ordinary clients, ms:", p99s)
-    return statistics.median(p99s)
+    return p99s
 
 
 def assert_undisturbed(before, during, after):
-    assert during < 2 * max(before, after, NOISE_MS), f"p99 {before} ms, then {during} ms, afterwards {after} ms"
+    """A machine that others use, too, has its bad moments: the worst of those without an attack is what counts."""
+    assert statistics.median(during) < 2 * max(*before, *after, NOISE_MS), \
+        f"p99 {before} ms, then {during} ms, afterwards {after} ms"
 
 
 def slowloris(lab, source, connections):
