@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Addresses as the programs keep them, and what bpf_skc_lookup_tcp() wants of them. */
+/* Addresses as the programs keep them, and looking up who listens there. */
 #ifndef LOOKUP_H
 #define LOOKUP_H
 
@@ -34,6 +34,26 @@ static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4,
 	tuple->ipv6.sport = remote_port;
 	tuple->ipv6.dport = local_port;
 	return sizeof(tuple->ipv6);
+}
+
+/*
+ * Whoever listens at the target. The remote port 0 tells steer() to stand aside. The look-up has
+ * the target's family: a listener on ::1 can take an IPv4 connection.
+ */
+static __always_inline struct bpf_sock *listener_lookup(struct __sk_buff *skb,
+							const __u8 remote[16],
+							const __u8 target[16], __be16 target_port)
+{
+	struct bpf_sock_tuple tuple = {};
+	const __u8 nobody[16] = {};
+	bool v4 = is_v4(target);
+	__u32 size;
+
+	/* An IPv6 client has no address to look up an IPv4 listener with. */
+	if (v4 && !is_v4(remote))
+		remote = nobody;
+	size = tuple_fill(&tuple, v4, remote, 0, target, target_port);
+	return bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
 #endif

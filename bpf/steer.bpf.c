@@ -67,6 +67,7 @@ struct {
 
 volatile const __u32 n_sniffers = 1;
 
+/* Of each family. */
 volatile struct cookie_times cookie_times[FAMILIES];
 
 static __always_inline int pass(enum steer_counter why)
@@ -111,25 +112,35 @@ static __always_inline bool is_behind(const struct sock *sniffer)
 	return sniffer->sk_ack_backlog > limit;
 }
 
-/* Would the kernel answer a SYN by a cookie? Already when its queue is nearly full. */
-static __always_inline bool sends_cookies(const struct tcp_sock *sniffer)
+/* Is the room for handshakes nearly taken? Beyond it the kernel sends cookies, or, without,
+ * nothing.
+ */
+static __always_inline bool is_flooded(const struct tcp_sock *sniffer)
 {
-	const struct sock *sk = &sniffer->inet_conn.icsk_inet.sk;
-	__u32 max = sk->sk_max_ack_backlog;
+	__u32 max = sniffer->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
 
-	return (__u32)sniffer->inet_conn.icsk_accept_queue.qlen.counter > max - max / 4 ||
-	       sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syncookies == 2;
+	return (__u32)sniffer->inet_conn.icsk_accept_queue.qlen.counter > max - max / 4;
+}
+
+static __always_inline __u8 syncookies(const struct tcp_sock *listener)
+{
+	return listener->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ipv4.sysctl_tcp_syncookies;
 }
 
 /*
  * Is it a packet that @sniffer had better not get? It may be a SYN that is answered by a cookie
  * which the web server does not take, should it be the one to get the ACK; or such an ACK, to a
- * cookie that the web server has sent, and which the sniffer does not take.
+ * cookie that the web server has sent, and which the sniffer does not take. With
+ * net.ipv4.tcp_syncookies at 0 nobody sends or takes any.
  */
 static __always_inline bool cookie_is_lost(const struct tcp_sock *sniffer,
 					   volatile struct cookie_times *times, __u64 now)
 {
-	if (sends_cookies(sniffer) && now >= times->server_takes_ns) {
+	__u8 sysctl = syncookies(sniffer);
+
+	if (!sysctl)
+		return false;
+	if ((sysctl == 2 || is_flooded(sniffer)) && now >= times->server_takes_ns) {
 		times->flood_ns = now;
 		return true;
 	}
@@ -165,7 +176,7 @@ int steer(struct bpf_sk_lookup *ctx)
 	if (!sniffer)
 		return pass(COUNTER_PASSED_NO_SNIFFER);
 	tp = bpf_skc_to_tcp_sock(sniffer);
-	if (!tp || is_behind(&tp->inet_conn.icsk_inet.sk)) {
+	if (!tp || is_behind(&tp->inet_conn.icsk_inet.sk) || (is_flooded(tp) && !syncookies(tp))) {
 		bpf_sk_release(sniffer);
 		return pass(COUNTER_PASSED_OVERLOAD);
 	}
@@ -220,7 +231,7 @@ static __always_inline void cookie_make(struct bpf_sock *listener, bool v4)
 	}
 }
 
-/* Since when @sk, or its group, has sent no cookie, in ticks: tcp_synq_no_recent_overflow(). */
+/* Since when a listener, or its group, has sent no cookie: tcp_synq_no_recent_overflow(). */
 static __always_inline __u32 ticks_since_cookie(struct tcp_sock *tp)
 {
 	struct sock_reuseport *group = tp->inet_conn.icsk_inet.sk.sk_reuseport_cb;
@@ -232,17 +243,15 @@ static __always_inline __u32 ticks_since_cookie(struct tcp_sock *tp)
 static __always_inline void cookies_look(struct cookies_block *block, struct bpf_sock *listener)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(listener);
-	struct sock *sk;
 	__u32 ticks;
 
 	if (!tp)
 		return;
-	sk = &tp->inet_conn.icsk_inet.sk;
 	block->found = 1;
-	block->always = sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syncookies == 2;
+	block->sysctl = syncookies(tp);
 	/* With 1 no mark can be made unless the SYN queue is full, and then there is one. */
-	if (block->always)
-		cookie_make(listener, sk->__sk_common.skc_family == AF_INET);
+	if (block->sysctl == 2)
+		cookie_make(listener, tp->inet_conn.icsk_inet.sk.__sk_common.skc_family == AF_INET);
 	ticks = ticks_since_cookie(tp);
 	block->sent = ticks < MARK_OVER_TICKS;
 	block->takes = ticks < MARK_GOOD_TICKS;
@@ -253,16 +262,11 @@ SEC("tc")
 int steer_cookies(struct __sk_buff *skb)
 {
 	struct cookies_block *block = (void *)(long)skb->data;
-	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *listener;
-	const __u8 nobody[16] = {};
-	__u32 size;
 
 	if ((void *)(block + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_OK;
-	/* From port 0 of nobody: see steer(). */
-	size = tuple_fill(&tuple, is_v4(block->address), nobody, 0, block->address, block->port);
-	listener = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	listener = listener_lookup(skb, block->address, block->address, block->port);
 	if (!listener)
 		return TC_ACT_OK;
 	if (listener->state == STATE_LISTEN)

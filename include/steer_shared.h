@@ -232,11 +232,9 @@ struct preflight_block {
 	__u32 result; /* enum seize_result: SEIZE_OK or what is in the way */
 };
 
-/* How long a listener takes SYN cookies after the last one that it, or its group, has sent:
- * TCP_SYNCOOKIE_VALID. */
+/* How long a listener takes SYN cookies after it, or its group, has sent one: TCP_SYNCOOKIE_VALID. */
 #define COOKIE_VALID_NS 120000000000ull
 
-/* A TCP family's share of what is kept of SYN cookies. */
 enum family {
 	FAMILY_V4,
 	FAMILY_V6,
@@ -260,7 +258,7 @@ struct cookies_block {
 	__be16 port;
 	__u16 pad;
 	__u32 found;  /* somebody listens */
-	__u32 always; /* net.ipv4.tcp_syncookies is 2: each SYN is answered by a cookie */
+	__u32 sysctl; /* net.ipv4.tcp_syncookies */
 	__u32 sent;   /* cookies may be under way that it has sent */
 	__u32 takes;  /* it takes those of others, for at least another minute */
 };

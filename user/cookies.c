@@ -199,15 +199,15 @@ static void look_at_port(struct steer *steer, uint16_t port, struct seen seen[FA
 
 /* Are there cookies in this family that would be lost at the sniffers? Then they pass by. */
 static void protect(struct cookies *cookies, struct steer *steer, struct cookie_times *times,
-		    const struct seen *seen, bool always, uint64_t now)
+		    const struct seen *seen, uint32_t sysctl, uint64_t now)
 {
 	uint64_t flood_ns, take_ns;
 
 	/* Also before the program has seen a packet. */
-	if (always || seen->sent)
+	if (sysctl == 2 || seen->sent)
 		__atomic_store_n(&times->flood_ns, now, __ATOMIC_RELEASE);
-	if (!seen->refuses)
-		__atomic_store_n(&times->server_takes_ns, now + GOOD_NS, __ATOMIC_RELEASE);
+	__atomic_store_n(&times->server_takes_ns, seen->refuses ? 0 : now + GOOD_NS,
+			 __ATOMIC_RELEASE);
 	flood_ns = __atomic_load_n(&times->flood_ns, __ATOMIC_ACQUIRE);
 	if (!flood_ns || now >= flood_ns + COOKIE_VALID_NS)
 		return;
@@ -232,13 +232,13 @@ void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *
 {
 	struct seen seen[FAMILIES] = {};
 	struct cookies_block block;
-	bool always;
 
 	cookies->looked_ns = now_ns;
-	always = steer_cookies(steer, &cookies->sniffers, 0, &block) == 0 && block.always;
+	if (steer_cookies(steer, &cookies->sniffers, 0, &block) == 0 && block.sysctl == 0)
+		return; /* nobody sends cookies, nobody takes one */
 	for (size_t i = 0; i < n_ports; i++)
 		look_at_port(steer, ports[i], seen);
 	for (int family = 0; family < FAMILIES; family++)
-		protect(cookies, steer, steer_cookie_times(steer, family), &seen[family], always,
-			now_ns);
+		protect(cookies, steer, steer_cookie_times(steer, family), &seen[family],
+			block.sysctl, now_ns);
 }

@@ -69,9 +69,9 @@ void steer_synchronize(void);
 int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsigned *ret_syn);
 
 /*
- * Asks of whoever listens at @address, which may be a wildcard, on device @ifindex (0: on any), what
- * it is about SYN cookies; where net.ipv4.tcp_syncookies is 2 it takes those of others afterwards.
- * 0 or -errno.
+ * Asks of whoever listens at @address, which may be a wildcard, on device @ifindex (0: bound to
+ * none), what it is about SYN cookies; where net.ipv4.tcp_syncookies is 2 it takes those of others
+ * afterwards. 0 or -errno.
  */
 int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
 		  struct cookies_block *ret_block);
