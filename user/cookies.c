@@ -216,10 +216,13 @@ static void protect(struct cookies *cookies, struct steer *steer, struct cookie_
 		__atomic_store_n(&times->sniffers_take_ns, now + GOOD_NS, __ATOMIC_RELEASE);
 }
 
-bool cookies_due(const struct cookies *cookies, struct steer *steer, uint64_t now_ns)
+static bool is_due(const struct cookies *cookies, struct steer *steer, const uint16_t *ports,
+		   size_t n_ports, uint64_t now)
 {
-	bool due = now_ns >= cookies->looked_ns + LOOK_NS;
+	bool due = now >= cookies->looked_ns + LOOK_NS;
 
+	for (size_t i = 0; i < n_ports; i++)
+		due |= !steer_is_leased(steer, ports[i]);
 	/* Sooner when packets have passed by for it. */
 	for (int family = 0; family < FAMILIES; family++)
 		due |= __atomic_load_n(&steer_cookie_times(steer, family)->flood_ns,
@@ -228,11 +231,13 @@ bool cookies_due(const struct cookies *cookies, struct steer *steer, uint64_t no
 }
 
 void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *ports,
-		  size_t n_ports, uint64_t now_ns)
+		  size_t n_ports, bool closing, uint64_t now_ns)
 {
 	struct seen seen[FAMILIES] = {};
 	struct cookies_block block;
 
+	if (!closing && !is_due(cookies, steer, ports, n_ports, now_ns))
+		return;
 	cookies->looked_ns = now_ns;
 	if (steer_cookies(steer, &cookies->sniffers, 0, &block) == 0 && block.sysctl == 0)
 		return; /* nobody sends cookies, nobody takes one */

@@ -18,23 +18,22 @@ struct cookies {
 	bool warned;
 };
 
+/* Nothing is open yet. */
+void cookies_init(struct cookies *cookies);
+
 /* @sniffer_fd: one of the @n_sniffers, which are one SO_REUSEPORT group. 0 or -errno. */
 int cookies_begin(struct cookies *cookies, int sniffer_fd, unsigned n_sniffers);
 
-/* Closes what is open. Good for one that never began, if cookies_init() has been there. */
+/* Closes what is open: it is as after cookies_init(). */
 void cookies_end(struct cookies *cookies);
-
-void cookies_init(struct cookies *cookies);
 
 /*
  * Looks at those who listen on the @n_ports @ports (host order) and at the sniffers, makes them
  * take each other's cookies where that is needed, and tells the steering program. To be called
- * before a port gets its first lease, before its lease ends, and from time to time between.
+ * before leases are given or renewed, when it looks if it is time to or a port has none yet; and,
+ * with @closing, before a port's lease ends, when it looks.
  */
 void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *ports,
-		  size_t n_ports, uint64_t now_ns);
-
-/* Is it time for that? */
-bool cookies_due(const struct cookies *cookies, struct steer *steer, uint64_t now_ns);
+		  size_t n_ports, bool closing, uint64_t now_ns);
 
 #endif

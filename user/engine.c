@@ -92,15 +92,14 @@ static int begin_loops(struct engine *engine, char *error, size_t error_size)
 {
 	for (unsigned i = 0; i < engine->n_loops; i++) {
 		int fd = make_sniffer(engine, i, error, error_size);
-		int err = fd < 0 ? fd
-				 : loop_begin(engine->loops[i], engine->programs.steer,
-					      engine->programs.guards, fd, error, error_size);
+		int err;
 
-		if (err) {
-			if (fd >= 0)
-				close(fd);
+		if (fd < 0)
+			return fd;
+		err = loop_begin(engine->loops[i], engine->programs.steer, engine->programs.guards,
+				 fd, error, error_size);
+		if (err)
 			return err;
-		}
 	}
 	return 0;
 }
@@ -207,20 +206,10 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns)
 		steer_lease(engine->programs.steer, port, until_ns);
 }
 
-bool engine_leased(const struct engine *engine, uint16_t port)
-{
-	return steer_is_leased(engine->programs.steer, port);
-}
-
-bool engine_cookies_due(const struct engine *engine, uint64_t now_ns)
-{
-	return cookies_due(&engine->cookies, engine->programs.steer, now_ns);
-}
-
 void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
-			    uint64_t now_ns)
+			    bool closing, uint64_t now_ns)
 {
-	cookies_look(&engine->cookies, engine->programs.steer, ports, n_ports, now_ns);
+	cookies_look(&engine->cookies, engine->programs.steer, ports, n_ports, closing, now_ns);
 }
 
 void engine_drain(struct engine *engine, uint64_t revivable_ns)

@@ -62,13 +62,9 @@ struct guards *engine_guards(const struct engine *engine);
  */
 void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns);
 
-/* Is a lease given for @port, running or over? */
-bool engine_leased(const struct engine *engine, uint16_t port);
-
-/* See cookies.h. */
-bool engine_cookies_due(const struct engine *engine, uint64_t now_ns);
+/* cookies_look(), for these ports. */
 void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
-			    uint64_t now_ns);
+			    bool closing, uint64_t now_ns);
 
 /* Asks the workers for a sign of life; before each round of leases. */
 void engine_ping(struct engine *engine);

@@ -63,12 +63,11 @@
 
 /* --- windows and challenges: one more is refused, with a line --- */
 
-#define WINDOW_MAX	     64 /* open at once */
-#define WINDOW_MAX_PORTS     8	/* of one window */
-#define WINDOW_SET_MAX_PORTS (WINDOW_MAX * WINDOW_MAX_PORTS)
-#define WINDOW_MAX_DOMAINS   100  /* of one window */
-#define WINDOW_NAME_MAX	     63	  /* bytes of a window's name: [A-Za-z0-9._-] */
-#define WINDOW_MAX_TTL_S     3600 /* seconds that a window may stay open without being renewed */
+#define WINDOW_MAX	   64	/* open at once */
+#define WINDOW_MAX_PORTS   8	/* of one window */
+#define WINDOW_MAX_DOMAINS 100	/* of one window */
+#define WINDOW_NAME_MAX	   63	/* bytes of a window's name: [A-Za-z0-9._-] */
+#define WINDOW_MAX_TTL_S   3600 /* seconds that a window may stay open without being renewed */
 
 #define CHALLENGE_MAX	    10000 /* at once */
 #define CHALLENGE_MAX_PORTS 32	  /* different ones at once */
@@ -83,13 +82,13 @@
 
 /* --- the control socket --- */
 
-#define CTL_MAX_CONNS	64    /* conversations at once; more wait in the accept queue */
-#define CTL_MAX_REQUEST 65536 /* bytes, the empty line included: longer is refused */
-#define CTL_MAX_PAIRS	256   /* key=value lines: more are refused */
+#define CTL_MAX_CONNS	      64	/* conversations at once; more wait in the accept queue */
+#define CTL_MAX_REQUEST	      65536	/* bytes, the empty line included: longer is refused */
+#define CTL_MAX_PAIRS	      256	/* key=value lines: more are refused */
 /* bytes; 64 windows, each of 100 long names and with 64 asked for, are under 3 MiB */
 #define CTL_MAX_ANSWER	      (4 << 20)
-#define CTL_MAX_GROUPS	      65536 /* of a peer; the kernel's NGROUPS_MAX: more are refused */
-#define CTL_REQUEST_TIMEOUT_S 5	    /* to send the request, again to take the answer: dropped */
+#define CTL_MAX_GROUPS	      65536	/* of a peer; the kernel's NGROUPS_MAX: more are refused */
+#define CTL_REQUEST_TIMEOUT_S 5		/* to send the request, again to take the answer: dropped */
 #define CTL_MAX_DRAIN_S	      86400 /* that a close waits for connections, when it says how long */
 
 #define CLOSING_MAX	  CTL_MAX_CONNS

@@ -22,7 +22,6 @@
 
 #include "log.h"
 #include "loop.h"
-#include "sniffer.h"
 #include "util.h"
 
 #define EVENTS_PER_BATCH  64
@@ -372,6 +371,7 @@ int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, in
 
 	if (err) {
 		snprintf(error, error_size, "what hands off could not be made: %s", strerror(-err));
+		close(sniffer_fd);
 		return err;
 	}
 	loop->next.listener_fd = sniffer_fd;

@@ -32,8 +32,8 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 
 /*
  * Has a worker that is retired sniff with these programs until it is retired again; @guards is NULL
- * where the kernel can't hand off. @sniffer_fd, the listening socket, is the loop's from then on,
- * unless it fails. 0, or -errno with one line in @error.
+ * where the kernel can't hand off. @sniffer_fd, the listening socket, is the loop's from then on.
+ * 0, or -errno with one line in @error.
  */
 int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int sniffer_fd,
 	       char *error, size_t error_size);

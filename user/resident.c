@@ -101,21 +101,16 @@ static bool look_at_relays(struct resident *resident, uint64_t now)
 	return resident->relays_full = full;
 }
 
-/* Before a port is steered, before it no longer is, and from time to time. */
+/* Before leases are given, and before those of a @closed window end: it is out of the set. */
 static void look_at_cookies(struct resident *resident, const struct window_options *closed,
 			    uint64_t now)
 {
 	uint16_t ports[WINDOW_SET_MAX_PORTS + WINDOW_MAX_PORTS];
 	size_t n = window_set_ports(&resident->routes.windows, ports);
-	bool is_new = false;
 
-	for (size_t i = 0; i < n; i++)
-		is_new |= !engine_leased(resident->engine, ports[i]);
-	if (!is_new && !closed && !engine_cookies_due(resident->engine, now))
-		return;
 	for (size_t i = 0; closed && i < closed->n_ports; i++)
 		ports[n++] = closed->ports[i];
-	engine_look_at_cookies(resident->engine, ports, n, now);
+	engine_look_at_cookies(resident->engine, ports, n, closed, now);
 }
 
 /* Gives every port the lease that its windows are good for now: none for a port without. */

@@ -78,6 +78,8 @@ struct window {
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };
 
+#define WINDOW_SET_MAX_PORTS (WINDOW_MAX * WINDOW_MAX_PORTS)
+
 struct window_set {
 	struct window *windows[WINDOW_MAX]; /* in the order they were opened, no gaps; owned */
 	size_t n;

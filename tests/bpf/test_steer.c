@@ -440,6 +440,10 @@ static void test_full_of_handshakes(void **state)
 	expect_passed(b, &v6, COUNTER_PASSED_COOKIES);
 	expect_passed(b, &usual, COUNTER_PASSED_COOKIES);
 	assert_true(times->flood_ns != 0);
+	/* Without cookies a SYN would be dropped here. */
+	sysctl_set("tcp_syncookies", 0);
+	expect_passed(b, &usual, COUNTER_PASSED_OVERLOAD);
+	sysctl_set("tcp_syncookies", 1);
 	/* The web server takes them, the sniffers not yet; both do. */
 	steer_cookie_times(b->steer, FAMILY_V6)->server_takes_ns = FOREVER;
 	steer_cookie_times(b->steer, FAMILY_V4)->server_takes_ns = FOREVER;
