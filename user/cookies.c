@@ -125,6 +125,8 @@ static int decoy_open(struct cookies *cookies)
 	    setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) < 0)
 		return -errno;
 	cookies->decoy_fd = TAKE_FD(fd);
+	log_info("a SYN flood: the sniffers take SYN cookies, too; the kernel names their port %u",
+		 cookies->sniffers.port);
 	return 0;
 }
 
