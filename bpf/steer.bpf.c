@@ -68,7 +68,7 @@ struct {
 volatile const __u32 n_sniffers = 1;
 
 /* Of each family. */
-volatile struct cookie_times cookie_times[FAMILIES];
+volatile struct syn_cookie_times syn_cookie_times[FAMILIES];
 
 static __always_inline int pass(enum steer_counter why)
 {
@@ -134,7 +134,7 @@ static __always_inline __u8 syncookies(const struct tcp_sock *listener)
  * net.ipv4.tcp_syncookies at 0 nobody sends or takes any.
  */
 static __always_inline bool cookie_is_lost(const struct tcp_sock *sniffer,
-					   volatile struct cookie_times *times, __u64 now)
+					   volatile struct syn_cookie_times *times, __u64 now)
 {
 	__u8 sysctl = syncookies(sniffer);
 
@@ -144,7 +144,7 @@ static __always_inline bool cookie_is_lost(const struct tcp_sock *sniffer,
 		times->flood_ns = now;
 		return true;
 	}
-	return times->flood_ns && now < times->flood_ns + COOKIE_VALID_NS &&
+	return times->flood_ns && now < times->flood_ns + SYN_COOKIE_VALID_NS &&
 	       now >= times->sniffers_take_ns;
 }
 
@@ -180,7 +180,7 @@ int steer(struct bpf_sk_lookup *ctx)
 		bpf_sk_release(sniffer);
 		return pass(COUNTER_PASSED_OVERLOAD);
 	}
-	if (cookie_is_lost(tp, &cookie_times[ctx->family == AF_INET ? FAMILY_V4 : FAMILY_V6],
+	if (cookie_is_lost(tp, &syn_cookie_times[ctx->family == AF_INET ? FAMILY_V4 : FAMILY_V6],
 			   now)) {
 		bpf_sk_release(sniffer);
 		return pass(COUNTER_PASSED_COOKIES);
@@ -240,7 +240,8 @@ static __always_inline __u32 ticks_since_cookie(struct tcp_sock *tp)
 	return last ? (__u32)bpf_jiffies64() - last : ~0u;
 }
 
-static __always_inline void cookies_look(struct cookies_block *block, struct bpf_sock *listener)
+static __always_inline void syn_cookies_look(struct syn_cookies_block *block,
+					     struct bpf_sock *listener)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(listener);
 	__u32 ticks;
@@ -261,7 +262,7 @@ static __always_inline void cookies_look(struct cookies_block *block, struct bpf
 SEC("tc")
 int steer_cookies(struct __sk_buff *skb)
 {
-	struct cookies_block *block = (void *)(long)skb->data;
+	struct syn_cookies_block *block = (void *)(long)skb->data;
 	struct bpf_sock *listener;
 
 	if ((void *)(block + 1) > (void *)(long)skb->data_end)
@@ -270,7 +271,7 @@ int steer_cookies(struct __sk_buff *skb)
 	if (!listener)
 		return TC_ACT_OK;
 	if (listener->state == STATE_LISTEN)
-		cookies_look(block, listener);
+		syn_cookies_look(block, listener);
 	bpf_sk_release(listener);
 	return TC_ACT_OK;
 }

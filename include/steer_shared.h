@@ -232,8 +232,8 @@ struct preflight_block {
 	__u32 result; /* enum seize_result: SEIZE_OK or what is in the way */
 };
 
-/* How long a listener takes SYN cookies after it, or its group, has sent one: TCP_SYNCOOKIE_VALID. */
-#define COOKIE_VALID_NS 120000000000ull
+/* A listener takes SYN cookies so long after it, or its group, has sent one: TCP_SYNCOOKIE_VALID. */
+#define SYN_COOKIE_VALID_NS 120000000000ull
 
 enum family {
 	FAMILY_V4,
@@ -242,17 +242,17 @@ enum family {
 };
 
 /*
- * When SYN cookies are sent and who takes them, in one family: see user/cookies.c. Times of
+ * When SYN cookies are sent and who takes them, in one family: see user/syn_cookies.c. Times of
  * bpf_ktime_get_ns(); 0: never.
  */
-struct cookie_times {
+struct syn_cookie_times {
 	__u64 flood_ns;		/* they may last have been sent; written by both sides */
 	__u64 sniffers_take_ns; /* until then the sniffers take those of the web server */
 	__u64 server_takes_ns;	/* until then the web server takes those of the sniffers */
 };
 
 /* In and out of steer_cookies: of whoever listens at an address. */
-struct cookies_block {
+struct syn_cookies_block {
 	struct run_header header;
 	__u8 address[16]; /* v4-mapped; a wildcard is itself */
 	__be16 port;
@@ -277,8 +277,8 @@ struct queue_block {
 #define STEER_COUNTERS(X)                                                                         \
 	X(STEERED, "steered", "new connections given to a sniffer")                               \
 	X(PASSED_LEASE, "passed_lease_over", "passed by: no window, or its lease is over")        \
-	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's accept queue was long")     \
-	X(PASSED_COOKIES, "passed_cookies", "passed by: a listener is yet to take SYN cookies")   \
+	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's queue was long")            \
+	X(PASSED_COOKIES, "passed_cookies", "passed by: not every listener takes SYN cookies")        \
 	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
 	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
 	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")

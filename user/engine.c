@@ -39,7 +39,7 @@ struct engine {
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
 	bool stuck_logged;
-	struct cookies cookies;
+	struct syn_cookies cookies;
 	struct engine_numbers gone; /* of programs that it had before */
 	int notify_fd;
 	unsigned n_loops;
@@ -78,7 +78,7 @@ static int make_sniffer(struct engine *engine, unsigned i, char *error, size_t e
 		return err;
 	}
 	if (i == 0)
-		err = cookies_begin(&engine->cookies, fd, engine->n_loops);
+		err = syn_cookies_begin(&engine->cookies, fd, engine->n_loops);
 	if (!err)
 		err = steer_set_sniffer(programs->steer, i, fd);
 	if (!err && programs->guards)
@@ -144,7 +144,7 @@ int engine_new(const struct engine_config *config, struct engine **ret_engine, c
 		snprintf(error, error_size, "no memory");
 		return -ENOMEM;
 	}
-	cookies_init(&engine->cookies);
+	syn_cookies_init(&engine->cookies);
 	engine->spare = config->spare;
 	engine->notify_fd = config->notify_fd;
 	err = make_loops(engine, config, error, error_size);
@@ -164,7 +164,7 @@ void engine_free(struct engine *engine)
 		return;
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_free(engine->loops[i]);
-	cookies_end(&engine->cookies);
+	syn_cookies_end(&engine->cookies);
 	programs_free(&engine->programs);
 	free(engine);
 }
@@ -206,10 +206,10 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns)
 		steer_lease(engine->programs.steer, port, until_ns);
 }
 
-void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
-			    bool closing, uint64_t now_ns)
+void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
+				bool closing, uint64_t now_ns)
 {
-	cookies_look(&engine->cookies, engine->programs.steer, ports, n_ports, closing, now_ns);
+	syn_cookies_look(&engine->cookies, engine->programs.steer, ports, n_ports, closing, now_ns);
 }
 
 void engine_drain(struct engine *engine, uint64_t revivable_ns)
@@ -290,7 +290,7 @@ static struct engine_numbers programs_numbers(const struct engine *engine)
 static void let_go(struct engine *engine)
 {
 	engine->gone = programs_numbers(engine);
-	cookies_end(&engine->cookies);
+	syn_cookies_end(&engine->cookies);
 	if (engine->spare && !engine->spare->steer) {
 		programs_reset(&engine->programs);
 		*engine->spare = engine->programs;

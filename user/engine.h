@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cookies.h"
+#include "syn_cookies.h"
 #include "loop.h"
 #include "programs.h"
 #include "routes.h"
@@ -62,9 +62,9 @@ struct guards *engine_guards(const struct engine *engine);
  */
 void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns);
 
-/* cookies_look(), for these ports. */
-void engine_look_at_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
-			    bool closing, uint64_t now_ns);
+/* syn_cookies_look(), for these ports. */
+void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
+				bool closing, uint64_t now_ns);
 
 /* Asks the workers for a sign of life; before each round of leases. */
 void engine_ping(struct engine *engine);

@@ -102,15 +102,15 @@ static bool look_at_relays(struct resident *resident, uint64_t now)
 }
 
 /* Before leases are given, and before those of a @closed window end: it is out of the set. */
-static void look_at_cookies(struct resident *resident, const struct window_options *closed,
-			    uint64_t now)
+static void look_at_syn_cookies(struct resident *resident, const struct window_options *closed,
+				uint64_t now)
 {
 	uint16_t ports[WINDOW_SET_MAX_PORTS + WINDOW_MAX_PORTS];
 	size_t n = window_set_ports(&resident->routes.windows, ports);
 
 	for (size_t i = 0; closed && i < closed->n_ports; i++)
 		ports[n++] = closed->ports[i];
-	engine_look_at_cookies(resident->engine, ports, n, closed, now);
+	engine_look_at_syn_cookies(resident->engine, ports, n, closed, now);
 }
 
 /* Gives every port the lease that its windows are good for now: none for a port without. */
@@ -120,7 +120,7 @@ static void renew(struct resident *resident, uint64_t now)
 	struct engine *engine = resident->engine;
 	bool full = look_at_relays(resident, now);
 
-	look_at_cookies(resident, NULL, now);
+	look_at_syn_cookies(resident, NULL, now);
 	for (size_t i = 0; i < set->n; i++) {
 		const struct window_options *options = &set->windows[i]->options;
 
@@ -138,7 +138,7 @@ static void renew(struct resident *resident, uint64_t now)
 /* Ends the leases of ports of @window that no window has any more. The window is out of the set. */
 static void end_leases(struct resident *resident, const struct window_options *options)
 {
-	look_at_cookies(resident, options, now_ns());
+	look_at_syn_cookies(resident, options, now_ns());
 	for (size_t i = 0; i < options->n_ports; i++)
 		if (!window_set_of_port(&resident->routes.windows, options->ports[i]))
 			engine_lease(resident->engine, options->ports[i], 0);

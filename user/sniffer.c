@@ -6,7 +6,7 @@
  * it from elsewhere. SO_REUSEADDR passes on to the accepted sockets: without it the web server
  * could not bind its port anew while we hold a connection. IPV6_TRANSPARENT marks its requests: see
  * primer.h, which is seldom needed then. SO_REUSEPORT makes them one group, which takes SYN cookies
- * together: see cookies.c. The steering program chooses among them, not the group.
+ * together: see syn_cookies.c. The steering program chooses among them, not the group.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -73,7 +73,7 @@ static const struct {
 	{ "passed_by_connections_total", "reason", "lease_over", "passed_lease_over",
 	  "New connections that were not steered although their port was." },
 	{ "passed_by_connections_total", "reason", "overload", "passed_overload", NULL },
-	{ "passed_by_connections_total", "reason", "cookies", "passed_cookies", NULL },
+	{ "passed_by_connections_total", "reason", "syn_cookies", "passed_cookies", NULL },
 	{ "passed_by_connections_total", "reason", "own", "passed_own", NULL },
 	{ "passed_by_connections_total", "reason", "no_sniffer", "passed_no_sniffer", NULL },
 	{ "passed_by_connections_total", "reason", "assign_error", "passed_assign_error", NULL },

@@ -127,7 +127,8 @@ void steer_reset(struct steer *steer)
 	struct relay_source key;
 
 	steer_detach(steer);
-	memset((void *)steer->bpf->bss->cookie_times, 0, sizeof(steer->bpf->bss->cookie_times));
+	memset((void *)steer->bpf->bss->syn_cookie_times, 0,
+	       sizeof(steer->bpf->bss->syn_cookie_times));
 	while (bpf_map_get_next_key(sources, NULL, &key) == 0)
 		if (bpf_map_delete_elem(sources, &key) < 0)
 			break;
@@ -156,20 +157,20 @@ int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsig
 }
 
 int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
-		  struct cookies_block *ret_block)
+		      struct syn_cookies_block *ret_block)
 {
 	int err;
 
-	*ret_block = (struct cookies_block){ .port = htons(address->port) };
+	*ret_block = (struct syn_cookies_block){ .port = htons(address->port) };
 	memcpy(ret_block->address, &address->addr, sizeof(ret_block->address));
 	bpf_util_run(bpf_program__fd(steer->bpf->progs.steer_cookies), ret_block,
 		     sizeof(*ret_block), ret_block, ifindex, 0, &err);
 	return err;
 }
 
-struct cookie_times *steer_cookie_times(struct steer *steer, enum family family)
+struct syn_cookie_times *steer_syn_cookie_times(struct steer *steer, enum family family)
 {
-	return (struct cookie_times *)&steer->bpf->bss->cookie_times[family];
+	return (struct syn_cookie_times *)&steer->bpf->bss->syn_cookie_times[family];
 }
 
 int steer_exempt(struct steer *steer, const struct endpoint *source, bool add)

@@ -74,10 +74,10 @@ int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsig
  * afterwards. 0 or -errno.
  */
 int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
-		  struct cookies_block *ret_block);
+		      struct syn_cookies_block *ret_block);
 
 /* What the program goes by; __atomic. */
-struct cookie_times *steer_cookie_times(struct steer *steer, enum family family);
+struct syn_cookie_times *steer_syn_cookie_times(struct steer *steer, enum family family);
 
 /* Exempts the relay's own connection from @source while it is made; or no longer. Any thread. */
 int steer_exempt(struct steer *steer, const struct endpoint *source, bool add);

@@ -58,9 +58,9 @@ static void overload(struct bench *b, int backlog, unsigned limit)
 static void cookies(struct bench *b, uint64_t flood_ns, uint64_t sniffers_take_ns,
 		    uint64_t server_takes_ns, unsigned counter)
 {
-	struct cookie_times *times = steer_cookie_times(b->steer, FAMILY_V4);
+	struct syn_cookie_times *times = steer_syn_cookie_times(b->steer, FAMILY_V4);
 
-	*times = (struct cookie_times){ flood_ns, sniffers_take_ns, server_takes_ns };
+	*times = (struct syn_cookie_times){ flood_ns, sniffers_take_ns, server_takes_ns };
 	if (counter == COUNTER_STEERED)
 		expect_steered(b, &usual);
 	else
@@ -81,8 +81,8 @@ static void test_cookies(void **state)
 	cookies(b, now, 0, 0, COUNTER_PASSED_COOKIES);
 	cookies(b, now, later, 0, COUNTER_STEERED);
 	cookies(b, now, now, 0, COUNTER_PASSED_COOKIES);
-	cookies(b, now - MIN(now - 1, COOKIE_VALID_NS), 0, 0,
-		now > COOKIE_VALID_NS ? COUNTER_STEERED : COUNTER_PASSED_COOKIES);
+	cookies(b, now - MIN(now - 1, SYN_COOKIE_VALID_NS), 0, 0,
+		now > SYN_COOKIE_VALID_NS ? COUNTER_STEERED : COUNTER_PASSED_COOKIES);
 }
 
 /* And sends none that the web server does not take: no more handshakes than there is room for. */
@@ -90,7 +90,7 @@ static void test_full_of_handshakes(void **state)
 {
 	struct bench *b = *state;
 	struct endpoint direct = local_of(b->sniffer);
-	const struct cookie_times *times = steer_cookie_times(b->steer, FAMILY_V4);
+	const struct syn_cookie_times *times = steer_syn_cookie_times(b->steer, FAMILY_V4);
 	int clients[4];
 
 	steer_lease(b->steer, PORT, FOREVER);
@@ -111,10 +111,10 @@ static void test_full_of_handshakes(void **state)
 	expect_passed(b, &usual, COUNTER_PASSED_OVERLOAD);
 	sysctl_set("tcp_syncookies", 1);
 	/* The web server takes them, the sniffers not yet; both do. */
-	steer_cookie_times(b->steer, FAMILY_V6)->server_takes_ns = FOREVER;
-	steer_cookie_times(b->steer, FAMILY_V4)->server_takes_ns = FOREVER;
+	steer_syn_cookie_times(b->steer, FAMILY_V6)->server_takes_ns = FOREVER;
+	steer_syn_cookie_times(b->steer, FAMILY_V4)->server_takes_ns = FOREVER;
 	expect_passed(b, &usual, COUNTER_PASSED_COOKIES);
-	steer_cookie_times(b->steer, FAMILY_V4)->sniffers_take_ns = FOREVER;
+	steer_syn_cookie_times(b->steer, FAMILY_V4)->sniffers_take_ns = FOREVER;
 	expect_steered(b, &usual);
 	close_some(clients, 4);
 }

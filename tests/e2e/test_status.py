@@ -152,7 +152,8 @@ def test_every_counter_is_a_metric(lab, nginx, responder, serve, plane, tmp_path
                "relayed_web": 'target="web_server"', "relayed_responder": 'target="responder"',
                "over_limit": 'reason="limit"', "over_share": 'reason="share"', "no_descriptor": 'reason="descriptors"',
                "passed_lease_over": 'reason="lease_over"', "passed_overload": 'reason="overload"',
-               "passed_cookies": 'reason="cookies"', "passed_own": 'reason="own"', "passed_no_sniffer": 'reason="no_sniffer"',
+               "passed_cookies": 'reason="syn_cookies"',
+               "passed_own": 'reason="own"', "passed_no_sniffer": 'reason="no_sniffer"',
                "passed_assign_error": 'reason="assign_error"'}
     for counter, value in document["counters"].items():
         if counter in grouped:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* SYN cookies: the web server and the sniffers take each other's. Main thread only. */
-#ifndef COOKIES_H
-#define COOKIES_H
+#ifndef SYN_COOKIES_H
+#define SYN_COOKIES_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 
 #include "steer.h"
 
-struct cookies {
+struct syn_cookies {
 	struct endpoint sniffers; /* where the group listens */
 	unsigned n_sniffers;
 	int decoy_fd;	  /* one more of the group; -1: not needed so far */
@@ -19,13 +19,13 @@ struct cookies {
 };
 
 /* Nothing is open yet. */
-void cookies_init(struct cookies *cookies);
+void syn_cookies_init(struct syn_cookies *cookies);
 
 /* @sniffer_fd: one of the @n_sniffers, which are one SO_REUSEPORT group. 0 or -errno. */
-int cookies_begin(struct cookies *cookies, int sniffer_fd, unsigned n_sniffers);
+int syn_cookies_begin(struct syn_cookies *cookies, int sniffer_fd, unsigned n_sniffers);
 
-/* Closes what is open: it is as after cookies_init(). */
-void cookies_end(struct cookies *cookies);
+/* Closes what is open: it is as after syn_cookies_init(). */
+void syn_cookies_end(struct syn_cookies *cookies);
 
 /*
  * Looks at those who listen on the @n_ports @ports (host order) and at the sniffers, makes them
@@ -33,7 +33,7 @@ void cookies_end(struct cookies *cookies);
  * before leases are given or renewed, when it looks if it is time to or a port has none yet; and,
  * with @closing, before a port's lease ends, when it looks.
  */
-void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *ports,
-		  size_t n_ports, bool closing, uint64_t now_ns);
+void syn_cookies_look(struct syn_cookies *cookies, struct steer *steer, const uint16_t *ports,
+		      size_t n_ports, bool closing, uint64_t now_ns);
 
 #endif

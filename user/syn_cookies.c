@@ -9,11 +9,11 @@
  * minutes: tcp_synq_no_recent_overflow(). So:
  *
  * - Sniffers must take cookies before they get a packet, if any may be under way: else
- *   steer.bpf.c passes everything by (cookie_times.sniffers_take_ns).
+ *   steer.bpf.c passes everything by (syn_cookie_times.sniffers_take_ns).
  * - The web server's listeners must take cookies before the sniffers send one: else steer.bpf.c
- *   passes by while a sniffer would send some, or nearly (cookie_times.server_takes_ns). In a flood
- *   the web server's queue fills then, too, and its listener begins to send cookies, and to take
- *   them.
+ *   passes by while a sniffer would send some, or nearly (syn_cookie_times.server_takes_ns). In a
+ * flood the web server's queue fills then, too, and its listener begins to send cookies, and to
+ * take them.
  *
  * With tcp_syncookies at 2 steer_cookies() has any listener take them. With 1 only a full queue
  * does, and the sniffers, which are one group, have one more in it for that: the decoy has a
@@ -30,13 +30,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "cookies.h"
+#include "syn_cookies.h"
 #include "listeners.h"
 #include "log.h"
 #include "sniffer.h"
 #include "util.h"
 
-/* cookies_block.takes is good for a minute: cookies that are sent in the last of it, too. */
+/* syn_cookies_block.takes is good for a minute: cookies that are sent in the last of it, too. */
 #define GOOD_NS	   (50 * NSEC_PER_SEC)
 #define RENEW_NS   (10 * NSEC_PER_SEC)
 #define LOOK_NS	   NSEC_PER_SEC
@@ -49,17 +49,17 @@ struct seen {
 	bool refuses; /* one may not take them */
 };
 
-void cookies_init(struct cookies *cookies)
+void syn_cookies_init(struct syn_cookies *cookies)
 {
-	*cookies = (struct cookies){ .decoy_fd = -1, .handshake_fd = -1 };
+	*cookies = (struct syn_cookies){ .decoy_fd = -1, .handshake_fd = -1 };
 }
 
-int cookies_begin(struct cookies *cookies, int sniffer_fd, unsigned n_sniffers)
+int syn_cookies_begin(struct syn_cookies *cookies, int sniffer_fd, unsigned n_sniffers)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
 
-	cookies_end(cookies);
+	syn_cookies_end(cookies);
 	cookies->n_sniffers = n_sniffers;
 	if (getsockname(sniffer_fd, (struct sockaddr *)&sa, &len) < 0)
 		return -errno;
@@ -78,16 +78,16 @@ static void drop(int *fd)
 	*fd = -1;
 }
 
-void cookies_end(struct cookies *cookies)
+void syn_cookies_end(struct syn_cookies *cookies)
 {
 	drop(&cookies->handshake_fd);
 	if (cookies->decoy_fd >= 0)
 		close(cookies->decoy_fd);
-	cookies_init(cookies);
+	syn_cookies_init(cookies);
 }
 
 /* A connection to the decoy, as far as it gets; -1: errno says why. */
-static int decoy_connect(const struct cookies *cookies)
+static int decoy_connect(const struct syn_cookies *cookies)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(&cookies->sniffers, &sa);
@@ -103,7 +103,7 @@ static int decoy_connect(const struct cookies *cookies)
 }
 
 /* Its place in the accept queue, the only one, is for the next. */
-static void decoy_accept(const struct cookies *cookies)
+static void decoy_accept(const struct syn_cookies *cookies)
 {
 	int fd;
 
@@ -112,7 +112,7 @@ static void decoy_accept(const struct cookies *cookies)
 }
 
 /* The last of the group, and the one that gets whoever connects to their port. 0 or -errno. */
-static int decoy_open(struct cookies *cookies)
+static int decoy_open(struct syn_cookies *cookies)
 {
 	struct sock_filter choose_last = { .code = BPF_RET | BPF_K, .k = cookies->n_sniffers };
 	const struct sock_fprog program = { .len = 1, .filter = &choose_last };
@@ -131,7 +131,7 @@ static int decoy_open(struct cookies *cookies)
 }
 
 /* Has the kernel send a cookie in the group's name. 0 or -errno. */
-static int decoy_use(struct cookies *cookies)
+static int decoy_use(struct syn_cookies *cookies)
 {
 	int err = cookies->decoy_fd < 0 ? decoy_open(cookies) : 0;
 	int fd;
@@ -148,9 +148,9 @@ static int decoy_use(struct cookies *cookies)
 }
 
 /* Has the sniffers take cookies, if they don't. Do they? */
-static bool sniffers_take(struct cookies *cookies, struct steer *steer)
+static bool sniffers_take(struct syn_cookies *cookies, struct steer *steer)
 {
-	struct cookies_block block;
+	struct syn_cookies_block block;
 	int err = 0;
 
 	for (int i = 0; !err && i < 3; i++) {
@@ -175,7 +175,7 @@ static void look_at(struct steer *steer, const struct listener *listener,
 		    struct seen seen[FAMILIES])
 {
 	const struct endpoint *at = &listener->address;
-	struct cookies_block block;
+	struct syn_cookies_block block;
 	bool in[FAMILIES] = { endpoint_is_v4(at) || !listener->v6_only, !endpoint_is_v4(at) };
 	int err = steer_cookies(steer, at, listener->device, &block);
 
@@ -200,8 +200,9 @@ static void look_at_port(struct steer *steer, uint16_t port, struct seen seen[FA
 }
 
 /* Are there cookies in this family that would be lost at the sniffers? Then they pass by. */
-static void protect(struct cookies *cookies, struct steer *steer, struct cookie_times *times,
-		    const struct seen *seen, uint32_t sysctl, uint64_t now)
+static void protect(struct syn_cookies *cookies, struct steer *steer,
+		    struct syn_cookie_times *times, const struct seen *seen, uint32_t sysctl,
+		    uint64_t now)
 {
 	uint64_t flood_ns, take_ns;
 
@@ -211,14 +212,14 @@ static void protect(struct cookies *cookies, struct steer *steer, struct cookie_
 	__atomic_store_n(&times->server_takes_ns, seen->refuses ? 0 : now + GOOD_NS,
 			 __ATOMIC_RELEASE);
 	flood_ns = __atomic_load_n(&times->flood_ns, __ATOMIC_ACQUIRE);
-	if (!flood_ns || now >= flood_ns + COOKIE_VALID_NS)
+	if (!flood_ns || now >= flood_ns + SYN_COOKIE_VALID_NS)
 		return;
 	take_ns = __atomic_load_n(&times->sniffers_take_ns, __ATOMIC_RELAXED);
 	if (take_ns < now + RENEW_NS && sniffers_take(cookies, steer))
 		__atomic_store_n(&times->sniffers_take_ns, now + GOOD_NS, __ATOMIC_RELEASE);
 }
 
-static bool is_due(const struct cookies *cookies, struct steer *steer, const uint16_t *ports,
+static bool is_due(const struct syn_cookies *cookies, struct steer *steer, const uint16_t *ports,
 		   size_t n_ports, uint64_t now)
 {
 	bool due = now >= cookies->looked_ns + LOOK_NS;
@@ -227,16 +228,16 @@ static bool is_due(const struct cookies *cookies, struct steer *steer, const uin
 		due |= !steer_is_leased(steer, ports[i]);
 	/* Sooner when packets have passed by for it. */
 	for (int family = 0; family < FAMILIES; family++)
-		due |= __atomic_load_n(&steer_cookie_times(steer, family)->flood_ns,
+		due |= __atomic_load_n(&steer_syn_cookie_times(steer, family)->flood_ns,
 				       __ATOMIC_RELAXED) > cookies->looked_ns;
 	return due;
 }
 
-void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *ports,
-		  size_t n_ports, bool closing, uint64_t now_ns)
+void syn_cookies_look(struct syn_cookies *cookies, struct steer *steer, const uint16_t *ports,
+		      size_t n_ports, bool closing, uint64_t now_ns)
 {
 	struct seen seen[FAMILIES] = {};
-	struct cookies_block block;
+	struct syn_cookies_block block;
 
 	if (!closing && !is_due(cookies, steer, ports, n_ports, now_ns))
 		return;
@@ -246,6 +247,6 @@ void cookies_look(struct cookies *cookies, struct steer *steer, const uint16_t *
 	for (size_t i = 0; i < n_ports; i++)
 		look_at_port(steer, ports[i], seen);
 	for (int family = 0; family < FAMILIES; family++)
-		protect(cookies, steer, steer_cookie_times(steer, family), &seen[family],
+		protect(cookies, steer, steer_syn_cookie_times(steer, family), &seen[family],
 			block.sysctl, now_ns);
 }
