@@ -278,7 +278,7 @@ struct queue_block {
 	X(STEERED, "steered", "new connections given to a sniffer")                               \
 	X(PASSED_LEASE, "passed_lease_over", "passed by: no window, or its lease is over")        \
 	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's queue was long")            \
-	X(PASSED_COOKIES, "passed_cookies", "passed by: not every listener takes SYN cookies")        \
+	X(PASSED_COOKIES, "passed_cookies", "passed by: not every listener takes SYN cookies")    \
 	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
 	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
 	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")

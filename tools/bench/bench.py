@@ -166,7 +166,6 @@ def run(options):
         document = {
             "machine": machine(),
             "rounds": options.rounds, "seconds": options.seconds, "rate": measure.RATE,
-            "again": sum(r["again"] for by_variant in results.values() for runs in by_variant.values() for r in runs),
             "labels": {c.name: c.label for c in chosen},
             "medians": summarize(results, chosen),
         }

@@ -11,10 +11,9 @@ import json
 import pathlib
 import re
 import signal
-import sys
 import time
 
-from variants import BenchError, ClientBusy, descendants, sh, wait_until
+from variants import BenchError, descendants, sh, wait_until
 from lab import BUILD
 
 LOAD = BUILD / "bench" / "load"
@@ -26,10 +25,6 @@ WORKER_MAX = 0.95
 # At a fixed rate: how many of the connections came, and how late the client itself was with half of them.
 RATE_MIN = 0.8
 LATE_MAX_MS = 2.0
-
-# So often a load is made again whose client was the bottleneck or the machine busy: on a shared one that happens by
-# chance.
-AGAIN = 4
 
 RATE = 1000
 MANY_CONNECTIONS = 64
@@ -80,18 +75,18 @@ def judge(what, needs, result, rate=RATE):
         raise BenchError(f"{what}: {result['failed']} of {result['started']} connections failed: "
                          f"{result['reasons']}")
     if needs == "saturation" and idle_fraction(result) > IDLE_MAX:
-        raise ClientBusy(f"{what}: the client was the bottleneck: {idle_fraction(result):.0%} of the "
+        raise BenchError(f"{what}: the client was the bottleneck: {idle_fraction(result):.0%} of the "
                          "machine was idle")
     if needs == "worker":
         share = max(result["worker_cpu_s"]) / result["seconds"]
         if share > WORKER_MAX:
-            raise ClientBusy(f"{what}: the client was the bottleneck: its worker was busy for {share:.0%}")
+            raise BenchError(f"{what}: the client was the bottleneck: its worker was busy for {share:.0%}")
     if needs == "rate":
         came = result["done"] / result["seconds"] / rate
         if came < RATE_MIN:
-            raise ClientBusy(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
+            raise BenchError(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
         if result["late_ms"]["p50"] > LATE_MAX_MS:
-            raise ClientBusy(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
+            raise BenchError(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
                              "with half of the connections")
     if not result["done"] and not result["bytes"]:
         raise BenchError(f"{what}: nothing was measured")
@@ -112,30 +107,14 @@ def finish_load(process, timeout=60):
 
 
 def run_load(lab, web, variant, metric, seconds):
-    """One measurement; the variant's turn has begun. Its "again" tells how many were thrown away before."""
-    for again in range(AGAIN + 1):
-        try:
-            return {**one_load(lab, web, variant, metric, seconds), "again": again}
-        except ClientBusy as error:
-            if again == AGAIN:
-                raise
-            print(f"{error}; again", file=sys.stderr, flush=True)
-
-
-def one_load(lab, web, variant, metric, seconds):
+    """One measurement; the variant's turn has begun."""
     samples = lab.dir / "samples"
     process = start_load(lab, variant, *metric.load_options(web), "--seconds", seconds,
                          "--samples", samples)
     result = finish_load(process)
     what = f"{variant.name}, {metric.name}"
-    busy = None
-    try:
-        judge(what, metric.needs, result)
-    except ClientBusy as error:
-        busy = error
-    variant.check_route(result["started"])  # which begins anew for the next load
-    if busy:
-        raise busy
+    judge(what, metric.needs, result)
+    variant.check_route(result["started"])
     if metric.bulk == "up":
         web.check_uploads()
     if metric.name == "resume" and result["resumed"] < result["started"] * 0.9:

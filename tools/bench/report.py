@@ -70,7 +70,7 @@ def markdown(document):
     machine = document["machine"]
     lines = [f"Linux {machine['kernel']}, {machine['cpus']} CPUs ({machine['cpu']}), client and servers on them; "
              f"medians of {document['rounds']} rounds of {document['seconds']:g} s; in brackets the ratio to "
-             f"direct. {document['again']} loads were made again: the client was their bottleneck, or the machine busy.", ""]
+             "direct.", ""]
     lines += main_table(document)
     if document.get("memory"):
         lines += memory_table(document)

@@ -172,26 +172,6 @@ def test_client_too_slow_for_the_rate(lab, web):
         measure.run_load(lab, web, v.Direct(lab), metric, SECONDS)
 
 
-def test_made_again(monkeypatch):
-    """A load that says nothing is thrown away, but not for ever, and nothing else is."""
-    outcomes = []
-
-    def one_load(*_args):
-        if outcome := outcomes.pop(0):
-            raise outcome
-        return {"done": 1}
-
-    monkeypatch.setattr(measure, "one_load", one_load)
-    outcomes[:] = [v.ClientBusy("busy"), v.ClientBusy("busy"), None]
-    assert measure.run_load(None, None, None, None, 1) == {"done": 1, "again": 2}
-    outcomes[:] = [v.ClientBusy("busy")] * (measure.AGAIN + 1) + [None]
-    with pytest.raises(v.ClientBusy):
-        measure.run_load(None, None, None, None, 1)
-    outcomes[:] = [v.BenchError("wrong bytes"), None]
-    with pytest.raises(v.BenchError):
-        measure.run_load(None, None, None, None, 1)
-
-
 GOOD = {"failed": 0, "started": 10, "done": 1000, "bytes": 0, "reasons": {}, "seconds": 1.0,
         "worker_cpu_s": [0.5], "late_ms": {"p50": 0.1},
         "system_s": {"user": 1.9, "idle": 0.1, "iowait": 0.0}}
@@ -225,7 +205,7 @@ def test_other_needs_a_place_to_listen(lab):
 def test_report():
     """A table and a picture of what there is, and a number for each variant in both."""
     names = [name for name, _title, _more in report.PANELS]
-    document = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9, "again": 0,
+    document = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9,
                 "labels": {"direct": "direct", "handoff": "a <b>"},
                 "medians": {n: {"direct": 2.0, "handoff": 1.0} for n in names},
                 "ratios": {n: {"direct": 1.0, "handoff": 0.5} for n in names}}

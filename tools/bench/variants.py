@@ -33,10 +33,6 @@ class BenchError(Exception):
     """What was measured is not what it says it is."""
 
 
-class ClientBusy(BenchError):
-    """It may say more of the client, or of what else this machine does, than of the variant."""
-
-
 def pattern(n):
     """Bytes that do not repeat soon, the same at each call."""
     block = bytearray()
