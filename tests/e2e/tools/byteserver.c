@@ -152,8 +152,8 @@ static void serve(int fd, const struct sockaddr_storage *peer, unsigned listener
 		n_ok++;
 	}
 	if (log_file)
-		fprintf(log_file, "%s %u %s\n", tool_addr_host(peer, host), tool_addr_port(peer),
-			wrong ? wrong : "ok");
+		fprintf(log_file, "%s %u %u %s\n", tool_addr_host(peer, host),
+			tool_addr_port(peer), listener, wrong ? wrong : "ok");
 	write_progress();
 	pthread_mutex_unlock(&lock);
 }
@@ -236,8 +236,8 @@ static const char usage[] =
 	"  --hold                accept nothing before SIGUSR1\n"
 	"  --timeout SECONDS     without a byte (10)\n"
 	"  --corrupt             spoil a byte of each connection (to test the tests)\n"
-	"  --log FILE            a line per connection: client's address, port, ok or what is "
-	"wrong\n"
+	"  --log FILE            a line per connection: client's address, port, number of the\n"
+	"                        listening socket, ok or what is wrong\n"
 	"  --progress FILE       \"accepted ok bad live\", kept up to date\n";
 
 enum option_id {
