@@ -311,6 +311,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 			break;
 		/* No wake-up per segment. If it fails there are more of them. */
 		setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ (int)need }, sizeof(int));
+		conn->lowat = true;
 		poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
 		return;
 	}

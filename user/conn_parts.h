@@ -9,6 +9,7 @@ struct conn {
 	uint8_t ref; /* REF_CONN; first */
 	uint8_t state;
 	bool polled;	  /* in epoll */
+	bool lowat;	  /* its SO_RCVLOWAT is not 1 */
 	bool client_done; /* it sent FIN */
 	bool in_haste;	  /* see conn_accept() */
 	bool waited_for;  /* it has a place among the unclassified */

@@ -160,7 +160,9 @@ void conn_relay(struct conn_owner *owner, struct conn *conn, unsigned reason, ui
 	if (conn->polled)
 		epoll_ctl(owner->epoll_fd, EPOLL_CTL_DEL, conn->fd, NULL);
 	conn->polled = false;
-	setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ 1 }, sizeof(int));
+	if (conn->lowat)
+		setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ 1 }, sizeof(int));
+	conn->lowat = false;
 	conn->reason = (uint16_t)reason;
 	r = start_relay(owner, conn);
 	if (r < 0 && !may_pass(r) && conn->route.client_ip == CLIENT_IP_TRANSPARENT) {

@@ -5,9 +5,11 @@
  *
  * A relay has two ends (CLIENT, TARGET) and two flows, each named by the end that it comes from:
  * flow[CLIENT] takes the client's bytes to the target. relay_start() makes it CONNECTING; the
- * target's answer makes it CONNECTED, or CLOSED with the client's descriptor given back. Both flows
- * finished, or a reset, make it CLOSED. CLOSED ones are freed after the event batch, since events
- * of the same batch may still point to their ends.
+ * target's answer makes it CONNECTED, or CLOSED with the client's descriptor given back. A target
+ * on this host has answered when connect() returns: so after the event batch the new ones are
+ * looked at, and only the others are given to epoll. Both flows finished, or a reset, make it
+ * CLOSED. CLOSED ones are freed after the event batch, since events of the same batch may still
+ * point to their ends.
  *
  * relay_flow.c moves the bytes, as far as it goes, and says why it stopped; this file decides what
  * that means for the two connections.
@@ -55,6 +57,8 @@ struct relay {
 	enum relay_state state;
 	enum client_ip client_ip;
 	bool exempt;
+	bool fresh;	     /* its target may have answered already: not looked at, in no epoll */
+	uint32_t timeout_ms; /* of the connect, 0: the kernel's */
 	struct relay *prev, *next;
 	void *user;
 	struct endpoint client, asked, source;
@@ -236,6 +240,8 @@ static void end_fail(struct relay_worker *w, struct relay *relay, enum relay_sid
 static void relay_finish(struct relay_worker *w, struct relay *relay, enum relay_side side)
 {
 	relay->finished[side] = true;
+	if (relay->finished[!side])
+		return; /* that was the last of it: relay_settle() closes both */
 	if (!relay->end[side].dead && shutdown(relay->end[!side].fd, SHUT_WR) < 0)
 		end_fail(w, relay, !side);
 }
@@ -325,22 +331,16 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 	relay->user = user;
 
 	r = source_connect(&w->sources, options->client_ip == CLIENT_IP_TRANSPARENT ? client : NULL,
-			   target, options->connect_timeout_ms, &relay->source,
-			   &relay->end[TARGET].fd);
+			   target, &relay->source, &relay->end[TARGET].fd);
 	if (r < 0) {
 		counter_add(&w->counters.failed[failure_of_error(r)], 1);
 		return r;
 	}
-	relay->exempt = true;
+	relay->exempt = relay->fresh = true;
+	relay->timeout_ms = options->connect_timeout_ms;
 	list_add(&w->relays, relay);
 	counter_add(&w->counters.started, 1);
 	counter_add(&w->counters.active, 1);
-	r = end_arm(w, &relay->end[TARGET], true, EPOLLOUT);
-	if (r < 0) {
-		counter_add(&w->counters.failed[failure_of_error(r)], 1);
-		relay_close(w, TAKE_PTR(relay), true);
-		return r;
-	}
 	relay->end[CLIENT].fd = client_fd;
 	if (ret_relay)
 		*ret_relay = relay;
@@ -348,18 +348,12 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 	return 0;
 }
 
-/* What both ends need. The sniffer may have left SO_RCVLOWAT, for one, in a state of its own. */
-static int end_prepare(const struct relay_end *end)
+/* What both ends need. */
+static void end_prepare(const struct relay_end *end)
 {
-	int flags = fcntl(end->fd, F_GETFL);
-
-	if (flags < 0 || fcntl(end->fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
-	set_int(end->fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 	set_int(end->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	set_int(end->fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	set_int(end->fd, SOL_TCP, TCP_NODELAY, 1);
-	return 0;
 }
 
 /* The target has answered, one way or the other. */
@@ -371,28 +365,56 @@ static void relay_answered(struct relay_worker *w, struct relay *relay)
 
 	if (getsockopt(target->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
-	r = -error;
-	if (r >= 0)
-		r = end_prepare(&relay->end[CLIENT]);
-	if (r >= 0)
-		r = end_prepare(target);
-	if (r >= 0)
-		r = end_arm(w, &relay->end[CLIENT], true, 0);
-	if (r >= 0)
-		r = proxy_send(relay);
+	r = error ? -error : proxy_send(relay);
 	if (r < 0) {
 		relay_fail(w, relay, r);
 		return;
 	}
-	set_int(target->fd, SOL_TCP, TCP_USER_TIMEOUT, 0);
+	end_prepare(&relay->end[CLIENT]);
+	end_prepare(target);
+	if (!relay->fresh && relay->timeout_ms)
+		set_int(target->fd, SOL_TCP, TCP_USER_TIMEOUT, 0);
+	relay->fresh = false;
 	relay_unexempt(w, relay);
 	relay->state = RELAY_CONNECTED;
 	counter_add(&w->counters.connected, 1);
 	if (w->callbacks->on_connected)
 		w->callbacks->on_connected(w->ctx, relay->user);
 	relay_move(w, relay, CLIENT);
-	relay_move(w, relay, TARGET);
 	relay_settle(w, relay);
+}
+
+/* Has the target answered while connect() was under way? Else epoll will say when it does. */
+static void relay_look(struct relay_worker *w, struct relay *relay)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	int fd = relay->end[TARGET].fd, r;
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0) {
+		relay_answered(w, relay);
+		return;
+	}
+	relay->fresh = false;
+	/* A SYN that is lost is sent again after a second: not too late for this. */
+	if (relay->timeout_ms)
+		set_int(fd, SOL_TCP, TCP_USER_TIMEOUT, (int)relay->timeout_ms);
+	r = end_arm(w, &relay->end[TARGET], true, EPOLLOUT);
+	if (r < 0)
+		relay_fail(w, relay, r);
+}
+
+/* They are added in front. A callback may start another. */
+static void look_at_fresh(struct relay_worker *w)
+{
+	while (w->relays && w->relays->fresh) {
+		struct relay *next;
+
+		for (struct relay *relay = w->relays; relay && relay->fresh; relay = next) {
+			next = relay->next;
+			relay_look(w, relay);
+		}
+	}
 }
 
 void relay_cancel(struct relay_worker *w, struct relay *relay)
@@ -460,6 +482,7 @@ void relay_worker_kill_all(struct relay_worker *w)
 
 uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns)
 {
+	look_at_fresh(w);
 	while (w->closed) {
 		struct relay *relay = w->closed;
 

@@ -102,8 +102,9 @@ int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 void relay_worker_done(struct relay_worker *w);
 
 /*
- * Begins to relay @client_fd (connected, not in the epoll) to @target. Nothing is read from the
- * client before the target has accepted; then a PROXY header is sent first if the options say so.
+ * Begins to relay @client_fd (connected, non-blocking, its SO_RCVLOWAT 1, not in the epoll) to
+ * @target. Nothing is read from the client before the target has accepted; then a PROXY header is
+ * sent first if the options say so.
  *
  * @client is the client's address; @asked the local one that it connected to. Returns 0, and then
  * @client_fd belongs to the relay until on_failed() gives it back, and one of on_connected() and
@@ -122,8 +123,9 @@ void relay_cancel(struct relay_worker *w, struct relay *relay);
 void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t events);
 
 /*
- * After each batch of events: frees what ended, gives up claims whose time is over. Returns when
- * it wants to be called at the latest (CLOCK_MONOTONIC ns), UINT64_MAX: after the next batch.
+ * After each batch of events: sees to those that were started, which may call any of the callbacks,
+ * frees what ended, gives up claims whose time is over. Returns when it wants to be called at the
+ * latest (CLOCK_MONOTONIC ns), UINT64_MAX: after the next batch.
  */
 uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns);
 

@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -138,12 +137,14 @@ static int source_bind(struct endpoint *source, bool transparent, int *ret_fd)
 		return r;
 	if (bind(fd, (struct sockaddr *)&sa, len) < 0)
 		return -errno;
-	len = sizeof(sa);
-	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
-		return -errno;
-	r = endpoint_from_sockaddr(&sa, source);
-	if (r < 0)
-		return r;
+	if (!source->port) {
+		len = sizeof(sa);
+		if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+			return -errno;
+		r = endpoint_from_sockaddr(&sa, source);
+		if (r < 0)
+			return r;
+	}
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
@@ -156,7 +157,7 @@ void source_unexempt(struct sources *sources, const struct endpoint *source)
 
 /* One try. For some errors another port may do, see port_taken(). */
 static int connect_from(struct sources *sources, struct endpoint *source, bool transparent,
-			const struct endpoint *target, uint32_t timeout_ms, int *ret_fd)
+			const struct endpoint *target, int *ret_fd)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(target, &sa);
@@ -169,8 +170,6 @@ static int connect_from(struct sources *sources, struct endpoint *source, bool t
 	/* Nobody listens there, and TCP would connect the socket to itself. */
 	if (endpoint_equal(source, target))
 		return -EADDRINUSE;
-	if (timeout_ms)
-		set_int(fd, SOL_TCP, TCP_USER_TIMEOUT, (int)timeout_ms);
 	if (sources->exempt) {
 		r = sources->exempt(sources->ctx, source, true);
 		if (r < 0)
@@ -191,7 +190,7 @@ static bool port_taken(int error)
 }
 
 static int connect_from_host(struct sources *sources, const struct endpoint *target,
-			     uint32_t timeout_ms, struct endpoint *source, int *ret_fd)
+			     struct endpoint *source, int *ret_fd)
 {
 	for (unsigned i = 0; i < PORT_TRIES; i++) {
 		int r = address_for(sources, target, source);
@@ -200,7 +199,7 @@ static int connect_from_host(struct sources *sources, const struct endpoint *tar
 			return r;
 		if (now_ns() < sources->ports_tight_ns)
 			source->port = random_port(sources);
-		r = connect_from(sources, source, false, target, timeout_ms, ret_fd);
+		r = connect_from(sources, source, false, target, ret_fd);
 		if (!port_taken(r))
 			return r;
 		/* No port is free, or the address is gone: ask for both anew. */
@@ -212,8 +211,7 @@ static int connect_from_host(struct sources *sources, const struct endpoint *tar
 }
 
 static int connect_from_client(struct sources *sources, const struct endpoint *client,
-			       const struct endpoint *target, uint32_t timeout_ms,
-			       struct endpoint *source, int *ret_fd)
+			       const struct endpoint *target, struct endpoint *source, int *ret_fd)
 {
 	bool local;
 	int r = 0;
@@ -230,7 +228,7 @@ static int connect_from_client(struct sources *sources, const struct endpoint *c
 		r = relay_route_claim(sources->route, client, target, local, &source->port);
 		if (r < 0)
 			return r;
-		r = connect_from(sources, source, true, target, timeout_ms, ret_fd);
+		r = connect_from(sources, source, true, target, ret_fd);
 		if (r >= 0)
 			return 0;
 		source_release(sources, source);
@@ -241,16 +239,15 @@ static int connect_from_client(struct sources *sources, const struct endpoint *c
 }
 
 int source_connect(struct sources *sources, const struct endpoint *client,
-		   const struct endpoint *target, uint32_t timeout_ms, struct endpoint *ret_source,
-		   int *ret_fd)
+		   const struct endpoint *target, struct endpoint *ret_source, int *ret_fd)
 {
 	struct endpoint source;
 	int r;
 
 	if (client)
-		r = connect_from_client(sources, client, target, timeout_ms, &source, ret_fd);
+		r = connect_from_client(sources, client, target, &source, ret_fd);
 	else
-		r = connect_from_host(sources, target, timeout_ms, &source, ret_fd);
+		r = connect_from_host(sources, target, &source, ret_fd);
 	if (r >= 0)
 		*ret_source = source;
 	return r;

@@ -29,15 +29,13 @@ void sources_done(struct sources *sources);
 /*
  * Makes a non-blocking socket, exempts its source from steering, and only then begins to connect
  * it to @target: from an address of this host or, with @client, from the client's own address (at
- * another port), in a way that the replies come back to it. @timeout_ms: how long SYNs are
- * repeated, 0: as long as the kernel does.
+ * another port), in a way that the replies come back to it.
  *
  * The caller owns *ret_fd, calls source_unexempt() once there is an answer, and with @client
  * source_release() when the socket is closed. -errno: see relay_start().
  */
 int source_connect(struct sources *sources, const struct endpoint *client,
-		   const struct endpoint *target, uint32_t timeout_ms, struct endpoint *ret_source,
-		   int *ret_fd);
+		   const struct endpoint *target, struct endpoint *ret_source, int *ret_fd);
 void source_unexempt(struct sources *sources, const struct endpoint *source);
 void source_release(struct sources *sources, const struct endpoint *source);
 

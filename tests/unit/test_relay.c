@@ -303,7 +303,6 @@ static void test_socket_options(void **state)
 
 	bench_open(&b, "127.0.0.1");
 	fds[CLIENT] = bench_client(&b, NULL);
-	setsockopt(fds[CLIENT], SOL_SOCKET, SO_RCVLOWAT, &(int){ 1000 }, sizeof(int));
 	assert_int_equal(relay_start(&b.worker, fds[CLIENT], &b.client_addr, &b.front_addr,
 				     &b.target_addr, &options, &b, NULL),
 			 0);
