@@ -367,6 +367,8 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 	int lock_fd;
 	int err = ctl_lock(netns_inode, &lock_fd);
 
+	/* Whoever reads stderr may go: a parent, journald. */
+	signal(SIGPIPE, SIG_IGN);
 	if (err == -EBUSY) {
 		if (options->ready_fd >= 0)
 			ctl_ready(options->ready_fd, CTL_BUSY, -1);

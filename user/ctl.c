@@ -7,7 +7,6 @@
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -231,9 +230,7 @@ void ctl_unlock(ino_t netns_inode, int fd)
 
 void ctl_ready(int fd, const char *word, int null_fd)
 {
-	/* A parent that is gone needs no word, and must not end us by SIGPIPE, now or at a later
-	 * message. */
-	signal(SIGPIPE, SIG_IGN);
+	/* A parent that is gone needs no word. */
 	if (write(fd, word, strlen(word)) < 0)
 		errno = 0;
 	close(fd);

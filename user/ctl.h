@@ -93,8 +93,8 @@ void ctl_unlock_file(const char *path, int fd);
  * For the resident process that ctl_client_start() started: tells it through --ready-fd that the
  * socket answers (CTL_READY), or that another process has the lock (CTL_BUSY), and closes @fd.
  * After CTL_READY stderr, which was the parent's pipe, is @null_fd, an open /dev/null that stays
- * the caller's: call log_to_daemon(). From now on SIGPIPE is ignored. What goes wrong otherwise is
- * written to stderr, before exit.
+ * the caller's: call log_to_daemon(). SIGPIPE is to be ignored. What goes wrong otherwise is written
+ * to stderr, before exit.
  */
 #define CTL_READY "ready\n"
 #define CTL_BUSY  "busy\n"

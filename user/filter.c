@@ -170,7 +170,6 @@ static const int resident[] = {
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(setsockopt),
 	SCMP_SYS(sigaltstack),
-	SCMP_SYS(splice),
 	SCMP_SYS(statfs),
 	SCMP_SYS(statx),
 	SCMP_SYS(sysinfo),

@@ -57,9 +57,6 @@
  */
 #define RELAY_MAX_CONNS 65536
 #define RELAY_FDS_16THS 7
-/* Pipes of one worker's relays, and idle ones that it keeps. Beyond, bytes are copied. */
-#define RELAY_MAX_PIPES	 256
-#define RELAY_POOL_PIPES 16
 
 /* --- windows and challenges: one more is refused, with a line --- */
 

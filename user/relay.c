@@ -4,7 +4,7 @@
  * Theory of operation
  *
  * A relay has two ends (CLIENT, TARGET) and two flows, each named by the end that it comes from:
- * flow[CLIENT] takes the client's bytes to the target. relay_start() makes it CONNECTING; the
+ * that of CLIENT takes the client's bytes to the target. relay_start() makes it CONNECTING; the
  * target's answer makes it CONNECTED, or CLOSED with the client's descriptor given back. A target
  * on this host has answered when connect() returns: so after the event batch the new ones are
  * looked at, and only the others are given to epoll. Both flows finished, or a reset, make it
@@ -29,11 +29,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "proxy_header.h"
+#include "relay_flow.h"
 #include "util.h"
 
 const char *const relay_failure_names[] = {
@@ -52,7 +54,7 @@ enum relay_state { RELAY_CONNECTING, RELAY_CONNECTED, RELAY_CLOSED };
 
 struct relay {
 	struct relay_end end[2];
-	struct relay_flow flow[2];
+	bool blocked[2];  /* of a flow: the other end takes no more now */
 	bool finished[2]; /* of a flow: FIN passed on, or nobody to take it */
 	enum relay_state state;
 	enum client_ip client_ip;
@@ -151,9 +153,9 @@ static int end_rearm(struct relay_worker *w, struct relay *relay, enum relay_sid
 	struct relay_end *end = &relay->end[side];
 	uint32_t events = 0;
 
-	if (!relay->finished[side] && !relay->flow[side].blocked)
+	if (!relay->finished[side] && !relay->blocked[side])
 		events |= EPOLLIN;
-	if (!relay->finished[!side] && relay->flow[!side].blocked)
+	if (!relay->finished[!side] && relay->blocked[!side])
 		events |= EPOLLOUT;
 	/*
 	 * Once we have shut it down, or it is dead, EPOLLHUP is reported until everything of it has
@@ -190,10 +192,8 @@ static void relay_close(struct relay_worker *w, struct relay *relay, bool reset)
 {
 	if (relay->state == RELAY_CLOSED)
 		return;
-	for (enum relay_side side = CLIENT; side <= TARGET; side++) {
+	for (enum relay_side side = CLIENT; side <= TARGET; side++)
 		end_close(&relay->end[side], reset);
-		relay_flow_stop(&w->flows, &relay->flow[side]);
-	}
 	relay_unexempt(w, relay);
 	if (relay->client_ip == CLIENT_IP_TRANSPARENT)
 		source_release(&w->sources, &relay->source);
@@ -226,24 +226,23 @@ static void relay_fail(struct relay_worker *w, struct relay *relay, int error)
 /* ---- bytes ---- */
 
 /* @side takes no more. What it sent before that still reaches the other end; see relay_move(). */
-static void end_fail(struct relay_worker *w, struct relay *relay, enum relay_side side)
+static void end_fail(struct relay *relay, enum relay_side side)
 {
 	relay->end[side].dead = true;
 	relay->finished[!side] = true;
-	relay_flow_stop(&w->flows, &relay->flow[!side]);
 }
 
 /*
  * Everything of @side has been sent on: its FIN, if that is how it ended, follows. A dead end looks
  * the same to recv(), but ended by a RST: relay_settle() passes that on.
  */
-static void relay_finish(struct relay_worker *w, struct relay *relay, enum relay_side side)
+static void relay_finish(struct relay *relay, enum relay_side side)
 {
 	relay->finished[side] = true;
 	if (relay->finished[!side])
 		return; /* that was the last of it: relay_settle() closes both */
 	if (!relay->end[side].dead && shutdown(relay->end[!side].fd, SHUT_WR) < 0)
-		end_fail(w, relay, !side);
+		end_fail(relay, !side);
 }
 
 /* Moves bytes from @side to the other end, as far as it goes now. */
@@ -254,21 +253,22 @@ static void relay_move(struct relay_worker *w, struct relay *relay, enum relay_s
 
 	if (relay->finished[side])
 		return;
-	answer = relay_flow_move(&w->flows, &relay->flow[side], relay->end[side].fd,
-				 relay->end[!side].fd, &n);
+	answer = relay_flow_move(w->buffer, relay->end[side].fd, relay->end[!side].fd, &n);
 	counter_add(&w->counters.bytes[side], n);
+	relay->blocked[side] = answer == RELAY_FLOW_BLOCKED;
 	switch (answer) {
 	case RELAY_FLOW_WAITS:
+	case RELAY_FLOW_BLOCKED:
 		break;
 	case RELAY_FLOW_FIN:
-		relay_finish(w, relay, side);
+		relay_finish(relay, side);
 		break;
 	case RELAY_FLOW_SOURCE_BAD:
-		end_fail(w, relay, side);
-		relay_finish(w, relay, side);
+		end_fail(relay, side);
+		relay_finish(relay, side);
 		break;
 	case RELAY_FLOW_SINK_BAD:
-		end_fail(w, relay, !side);
+		end_fail(relay, !side);
 		break;
 	}
 }
@@ -319,12 +319,10 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 
 	if (!relay)
 		return -ENOMEM;
-	for (enum relay_side side = CLIENT; side <= TARGET; side++) {
+	for (enum relay_side side = CLIENT; side <= TARGET; side++)
 		relay->end[side] = (struct relay_end){ .ref_type = w->ref_type,
 						       .side = (uint8_t)side,
 						       .fd = -1 };
-		relay_flow_init(&relay->flow[side]);
-	}
 	relay->client_ip = options->client_ip;
 	relay->client = *client;
 	relay->asked = *asked;
@@ -440,7 +438,7 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
 	}
 
 	if ((events & EPOLLERR) || ((events & EPOLLHUP) && !relay->finished[!side]))
-		end_fail(w, relay, side);
+		end_fail(relay, side);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		relay_move(w, relay, side);
 	if (events & EPOLLOUT)
@@ -460,7 +458,8 @@ int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		.ctx = ctx,
 	};
 	sources_init(&w->sources, callbacks->exempt, ctx);
-	return relay_flow_worker_init(&w->flows);
+	w->buffer = malloc(RELAY_FLOW_BUFFER_SIZE);
+	return w->buffer ? 0 : -ENOMEM;
 }
 
 void relay_kill(struct relay_worker *w, struct relay *relay)
@@ -496,6 +495,6 @@ void relay_worker_done(struct relay_worker *w)
 {
 	relay_worker_kill_all(w);
 	relay_worker_reap(w, now_ns());
-	relay_flow_worker_done(&w->flows);
+	free(TAKE_PTR(w->buffer));
 	sources_done(&w->sources);
 }

@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #include "addr.h"
-#include "relay_flow.h"
 #include "source.h"
 #include "window.h"
 
@@ -82,7 +81,7 @@ struct relay_worker {
 	struct relay_counters counters;
 	struct relay *relays; /* connecting or connected */
 	struct relay *closed; /* freed by relay_worker_reap() */
-	struct relay_flow_worker flows;
+	uint8_t *buffer;      /* every flow's bytes pass here; relay_flow.h */
 };
 
 struct relay_options {
@@ -92,8 +91,7 @@ struct relay_options {
 
 /*
  * Makes @w ready. @epoll_fd stays the caller's; it will hold pointers to struct relay_end that
- * begin with @ref_type. Ignores SIGPIPE for the whole process: splice(2) has no MSG_NOSIGNAL. 0 or
- * -errno.
+ * begin with @ref_type. 0 or -errno.
  */
 int relay_worker_init(struct relay_worker *w, int epoll_fd, uint8_t ref_type,
 		      const struct relay_callbacks *callbacks, void *ctx);

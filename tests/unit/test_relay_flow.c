@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 // uses: relay.c relay_flow.c proxy_header.c source.c relay_route.c policy.c addr.c
-/* The bytes of relays: many of them, pipes, and waiting, which must cost nothing. */
+/* The bytes of relays: many of them, and waiting, which must cost nothing. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -102,7 +102,6 @@ static void test_bulk(void **state)
 
 	bench_relay(&b, "127.0.0.1");
 	run_bulk(&b, CHUNK, 0);
-	assert_true(b.worker.flows.pipes > 0);
 	bench_close(&b);
 }
 
@@ -115,19 +114,7 @@ static void test_bulk_slow_reader(void **state)
 	bench_close(&b);
 }
 
-static void test_bulk_without_pipes(void **state)
-{
-	struct bench b;
-
-	bench_relay(&b, "127.0.0.1");
-	b.worker.flows.pipes = RELAY_MAX_PIPES;
-	run_bulk(&b, 9000, 3);
-	assert_int_equal(b.worker.flows.pipes, RELAY_MAX_PIPES);
-	b.worker.flows.pipes = 0;
-	bench_close(&b);
-}
-
-/* splice() stops at an urgent byte as if the stream had ended. */
+/* It travels as an ordinary one, and does not end the stream. */
 static void test_urgent_byte(void **state)
 {
 	static uint8_t data[1024 * 1024];
@@ -270,8 +257,8 @@ static void test_blocked_and_reset(void **state)
 	bench_close(&b);
 }
 
-/* What is left in the pipe of a relay that ends must not reach another. */
-static void test_pipes_are_clean(void **state)
+/* Nothing of a relay that ends with much under way reaches another. */
+static void test_next_is_clean(void **state)
 {
 	struct bench b;
 	int fd;
@@ -286,39 +273,6 @@ static void test_pipes_are_clean(void **state)
 	fd = bench_client(&b, NULL);
 	bench_start(&b, fd, CLIENT_IP_NONE);
 	run_bulk(&b, CHUNK, 0);
-	bench_close(&b);
-}
-
-/* A relay that is idle again has no pipe: one is enough for many in turn. */
-static void test_pipes_are_returned(void **state)
-{
-	static uint8_t data[8 * CHUNK];
-	int fds[8][2];
-	struct bench b;
-
-	bench_open(&b, "127.0.0.1");
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-		size_t sent = 0, got = 0;
-		int fd = bench_client(&b, NULL);
-
-		bench_start(&b, fd, CLIENT_IP_NONE);
-		while (got < sizeof(data)) {
-			ssize_t n = send(b.client, data, sizeof(data) - sent, MSG_DONTWAIT);
-
-			sent += n > 0 ? (size_t)n : 0;
-			n = recv_soon(&b, b.server, data, sizeof(data));
-			assert_true(n > 0);
-			got += (size_t)n;
-		}
-		fds[i][0] = TAKE_FD(b.client);
-		fds[i][1] = TAKE_FD(b.server);
-	}
-	settle(&b);
-	assert_int_equal(b.worker.flows.pipes, 1);
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-		close(fds[i][0]);
-		close(fds[i][1]);
-	}
 	bench_close(&b);
 }
 
@@ -360,13 +314,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bulk),
 		cmocka_unit_test(test_bulk_slow_reader),
-		cmocka_unit_test(test_bulk_without_pipes),
 		cmocka_unit_test(test_urgent_byte),
 		cmocka_unit_test(test_blocked_with_fin_is_quiet),
 		cmocka_unit_test(test_blocked_is_quiet),
 		cmocka_unit_test(test_blocked_and_reset),
-		cmocka_unit_test(test_pipes_are_clean),
-		cmocka_unit_test(test_pipes_are_returned),
+		cmocka_unit_test(test_next_is_clean),
 		cmocka_unit_test(test_turns),
 		cmocka_unit_test(test_wakeups_of_bulk),
 	};
