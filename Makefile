@@ -185,9 +185,9 @@ check-bench: all $(B)/bench/load $(B)/bench/micro
 microbench: $(B)/bench/micro
 	$(PYTHON) tools/bench/microbench.py
 
-$(B)/bench/load: tools/bench/load.c $(wildcard tests/e2e/tools/*.h) | $(B)/bench
+$(B)/bench/load: tools/bench/load.c tools/bench/load_conn.c tools/bench/load.h $(wildcard tests/e2e/tools/*.h) | $(B)/bench
 	$(call say,CC)
-	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -Itests/e2e/tools -o $@ $< $(TOOLLIBS)
+	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -Itests/e2e/tools -o $@ $(filter %.c,$^) $(TOOLLIBS)
 
 $(B)/bench/handoff: tools/bench/handoff.c tests/bpf/bench.h $(call uses,tools/bench/handoff.c) | $(B)/bench
 	$(call say,CC)

@@ -2,94 +2,33 @@
 /*
  * The bench's client: TLS 1.3, several workers, each a thread with an epoll of its own.
  *
- *	CONNECT -> HANDSHAKE -> REQUEST -> RESPONSE -> closed, or REQUEST again, or HELD
- *
  * It measures between two moments, begin and end, when the main thread reads the workers' counters,
  * their CPU time and the whole system's from /proc/stat. What is under way at the end is finished,
- * and checked, but not counted. Every response is checked to the last byte, and that the web server
- * saw the connection come from where it should (its header X-Peer). Anything wrong is a failure with
- * its reason, and the exit code is 1.
+ * and checked, but not counted. Anything wrong is a failure, and the exit code is 1.
  *
  * With --rate connections start when they are due, however many are under way, and latencies count
  * from that moment: a server that stands still can't hide it. Without, each worker keeps its
  * share of --connections busy. How late the client itself was, and how much of a CPU each worker
  * took, is in the result: who reads it must judge whether the client was the bottleneck.
  */
-#include "tls.h"
-#include "tool.h"
+#include "load.h"
 
 #include <fcntl.h>
 #include <getopt.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 
-#include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#define HEAD_MAX       1024
-#define WORKERS_MAX    16
-#define RATE_MAX_LIVE  4096 /* of one worker */
-#define STARTING_MAX   32   /* of one worker, while many connections are opened to be kept */
-#define UPLOAD_CHUNK   16384
-#define EVENTS_MAX     128
-#define BUFFER	       65536
+#define WORKERS_MAX	16
+#define RATE_MAX_LIVE	4096 /* of one worker */
+#define STARTING_MAX	32   /* of one worker, while many connections are opened to be kept */
+#define EVENTS_MAX	128
 #define CHECK_LIMITS_NS (50 * NS_PER_MS)
 
-enum mode { MODE_CONNECT, MODE_REQUESTS, MODE_DOWN, MODE_UP, MODE_HOLD, MODES };
 static const char *const mode_names[MODES] = { "connect", "requests", "down", "up", "hold" };
 
-enum state { FREE, CONNECT, HANDSHAKE, REQUEST, RESPONSE, HELD };
-static const char *const state_names[] = { "free",    "connect",  "handshake",
-					   "request", "response", "held" };
-
-struct worker;
-
-struct conn {
-	struct worker *worker;
-	struct conn *next; /* free */
-	int fd;
-	enum state state;
-	uint32_t interest;
-	bool head_done, first_byte_seen;
-	uint64_t due_ns, activity_ns;
-	SSL *ssl;
-	unsigned index; /* of all */
-	struct sockaddr_storage local;
-	char head[HEAD_MAX];
-	size_t head_len, body_len, body_expected, sent;
-};
-
-struct worker {
-	pthread_t thread;
-	unsigned index;
-	int epoll_fd;
-	SSL_CTX *ctx;
-	SSL_SESSION *session; /* the newest */
-	struct conn *conns, *free;
-	unsigned n_conns, n_live, n_starting;
-	uint64_t n_started;
-	/* Read by the main thread: __atomic. */
-	uint64_t n_done;  /* responses */
-	uint64_t n_bytes; /* of bodies, either way */
-	uint64_t n_ready; /* connections that have had their first response */
-	uint64_t n_failed;
-	uint64_t n_resumed;
-	struct tool_samples latencies, lateness;
-	struct tool_events failures;
-	uint8_t buffer[BUFFER];
-};
-
-static struct {
-	enum mode mode;
-	unsigned workers, connections;
-	double rate, warmup_s, seconds, timeout_s;
-	bool resume;
-	const char *sni, *path, *expect_peer, *progress_path, *samples_path;
-	struct tool_addrs targets, sources;
-	uint8_t *expect, *upload;
-	size_t expect_len, upload_len;
-} opt = {
+struct load_options opt = {
 	.workers = 2,
 	.connections = 64,
 	.warmup_s = 0.2,
@@ -100,416 +39,7 @@ static struct {
 };
 
 static struct worker workers[WORKERS_MAX];
-static uint64_t begin_ns, end_ns; /* __atomic; 0: not yet */
-
-static uint64_t count(const uint64_t *counter)
-{
-	return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
-
-static void add(uint64_t *counter, uint64_t n)
-{
-	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
-}
-
-static bool is_over(uint64_t now)
-{
-	uint64_t end = count(&end_ns);
-
-	return tool_stop || (end && now >= end);
-}
-
-static bool is_measured(uint64_t ns)
-{
-	uint64_t begin = count(&begin_ns);
-
-	return begin && ns >= begin && ns < count(&end_ns);
-}
-
-static void conn_free(struct conn *conn)
-{
-	struct worker *worker = conn->worker;
-
-	if (!conn->first_byte_seen)
-		worker->n_starting--;
-	SSL_free(conn->ssl);
-	conn->ssl = NULL;
-	close(conn->fd);
-	conn->state = FREE;
-	conn->next = worker->free;
-	worker->free = conn;
-	worker->n_live--;
-}
-
-__attribute__((format(printf, 2, 3))) static void conn_fail(struct conn *conn, const char *fmt, ...)
-{
-	struct worker *worker = conn->worker;
-	char what[96];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(what, sizeof(what), fmt, ap);
-	va_end(ap);
-	tool_events_add(&worker->failures, conn->due_ns, &conn->local, &opt.targets.addr[0].sa,
-			what);
-	add(&worker->n_failed, 1);
-	conn_free(conn);
-}
-
-static void conn_fail_tls(struct conn *conn, int ret)
-{
-	char fault[TLS_FAULT_LEN];
-
-	conn_fail(conn, "%s: %s", state_names[conn->state], tls_fault(conn->ssl, ret, fault));
-}
-
-static void conn_interest(struct conn *conn, uint32_t events)
-{
-	struct epoll_event event = { .events = events, .data.ptr = conn };
-
-	if (conn->interest == events)
-		return;
-	epoll_ctl(conn->worker->epoll_fd, conn->interest ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, conn->fd,
-		  &event);
-	conn->interest = events;
-}
-
-/* Returns false when the connection is gone, or has to wait for an event. */
-static bool conn_tls_progress(struct conn *conn, int ret)
-{
-	if (ret > 0)
-		return true;
-	switch (SSL_get_error(conn->ssl, ret)) {
-	case SSL_ERROR_WANT_READ:
-		conn_interest(conn, EPOLLIN);
-		return false;
-	case SSL_ERROR_WANT_WRITE:
-		conn_interest(conn, EPOLLOUT);
-		return false;
-	default:
-		conn_fail_tls(conn, ret);
-		return false;
-	}
-}
-
-/* The value of header @name (with its colon) in a head that ends in an empty line; NULL: none. */
-static const char *header(const char *head, const char *name, size_t *ret_len)
-{
-	const char *at = strcasestr(head, name);
-
-	if (!at)
-		return NULL;
-	at += strlen(name);
-	at += strspn(at, " ");
-	*ret_len = strcspn(at, "\r\n");
-	return at;
-}
-
-/* Did the web server see it come from where it should? */
-static bool conn_check_peer(struct conn *conn)
-{
-	char host[TOOL_ADDRLEN];
-	const char *expected = opt.expect_peer;
-	const char *peer;
-	size_t len;
-
-	if (!expected)
-		return true;
-	if (!strcmp(expected, "self"))
-		expected = tool_addr_host(&conn->local, host);
-	peer = header(conn->head, "\r\nX-Peer:", &len);
-	if (peer && len == strlen(expected) && !memcmp(peer, expected, len))
-		return true;
-	conn_fail(conn, "route: the web server saw %.*s, not %s", peer ? (int)len : 7,
-		  peer ? peer : "nothing", expected);
-	return false;
-}
-
-static bool conn_check_head(struct conn *conn)
-{
-	const char *length;
-	int status = 0;
-	size_t len;
-
-	if (sscanf(conn->head, "HTTP/1.%*d %d", &status) != 1) {
-		conn_fail(conn, "response: not HTTP");
-		return false;
-	}
-	if (opt.mode == MODE_UP ? status != 201 && status != 204 : status != 200) {
-		conn_fail(conn, "response: status %d", status);
-		return false;
-	}
-	conn->body_expected = opt.mode == MODE_UP ? 0 : opt.expect_len;
-	length = header(conn->head, "\r\nContent-Length:", &len);
-	if ((length ? strtoull(length, NULL, 10) : 0) != conn->body_expected) {
-		conn_fail(conn, "response: unexpected length");
-		return false;
-	}
-	return conn_check_peer(conn);
-}
-
-static bool conn_check_body(struct conn *conn, const uint8_t *data, size_t len)
-{
-	if (conn->body_len + len > conn->body_expected) {
-		conn_fail(conn, "response: body too long");
-		return false;
-	}
-	if (memcmp(opt.expect + conn->body_len, data, len)) {
-		conn_fail(conn, "response: wrong byte in body");
-		return false;
-	}
-	conn->body_len += len;
-	if (opt.mode == MODE_DOWN)
-		add(&conn->worker->n_bytes, len);
-	return true;
-}
-
-static bool conn_take(struct conn *conn, const uint8_t *data, size_t len)
-{
-	size_t room = HEAD_MAX - 1 - conn->head_len, old = conn->head_len, head;
-	char *end;
-
-	if (conn->head_done)
-		return conn_check_body(conn, data, len);
-	if (room > len)
-		room = len;
-	memcpy(conn->head + old, data, room);
-	conn->head_len += room;
-	conn->head[conn->head_len] = '\0';
-	end = strstr(conn->head, "\r\n\r\n");
-	if (!end) {
-		if (room == len)
-			return true;
-		conn_fail(conn, "response: head too long");
-		return false;
-	}
-	conn->head_done = true;
-	head = (size_t)(end + 4 - conn->head) - old;
-	end[2] = '\0';
-	return conn_check_head(conn) && conn_check_body(conn, data + head, len - head);
-}
-
-static void conn_request(struct conn *conn);
-
-/* A whole response is there. Returns false when there is nothing more to read now. */
-static bool conn_responded(struct conn *conn)
-{
-	struct worker *worker = conn->worker;
-
-	if (opt.mode == MODE_CONNECT)
-		return true; /* the end has to come, too */
-	add(&worker->n_done, 1);
-	if (opt.mode == MODE_HOLD && !tool_stop) {
-		conn->state = HELD;
-		conn_interest(conn, EPOLLIN);
-	} else if (is_over(tool_now())) {
-		SSL_set_shutdown(conn->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-		conn_free(conn);
-	} else {
-		conn_request(conn);
-	}
-	return false;
-}
-
-static void conn_first_byte(struct conn *conn)
-{
-	struct worker *worker = conn->worker;
-	uint64_t now = tool_now();
-
-	conn->first_byte_seen = true;
-	worker->n_starting--;
-	add(&worker->n_ready, 1);
-	if (opt.mode == MODE_CONNECT && is_measured(conn->due_ns))
-		tool_samples_add(&worker->latencies, now - conn->due_ns);
-}
-
-static void keep_session(struct conn *conn)
-{
-	SSL_SESSION *newest = opt.resume ? SSL_get1_session(conn->ssl) : NULL;
-
-	conn->worker->n_resumed += (uint64_t)SSL_session_reused(conn->ssl);
-	if (newest && SSL_SESSION_is_resumable(newest)) {
-		SSL_SESSION_free(conn->worker->session);
-		conn->worker->session = newest;
-	} else {
-		SSL_SESSION_free(newest);
-	}
-}
-
-static void conn_read(struct conn *conn)
-{
-	struct worker *worker = conn->worker;
-	int n;
-
-	for (;;) {
-		ERR_clear_error();
-		errno = 0;
-		n = SSL_read(conn->ssl, worker->buffer, BUFFER);
-		if (n <= 0)
-			break;
-		conn->activity_ns = tool_now();
-		if (!conn->first_byte_seen)
-			conn_first_byte(conn);
-		if (!conn_take(conn, worker->buffer, (size_t)n))
-			return;
-		if (conn->head_done && conn->body_len == conn->body_expected &&
-		    !conn_responded(conn))
-			return;
-	}
-	if (SSL_get_error(conn->ssl, n) != SSL_ERROR_ZERO_RETURN || opt.mode != MODE_CONNECT ||
-	    !conn->head_done) {
-		conn_tls_progress(conn, n);
-	} else if (conn->body_len < conn->body_expected) {
-		conn_fail(conn, "response: short body");
-	} else {
-		add(&worker->n_done, 1);
-		keep_session(conn);
-		/* Or SSL_free() takes the session for a bad one. */
-		SSL_set_shutdown(conn->ssl, SSL_SENT_SHUTDOWN);
-		conn_free(conn);
-	}
-}
-
-/* Head and body of the request, as far as the socket takes them. */
-static void conn_write(struct conn *conn)
-{
-	char head[512];
-	int head_len, ret;
-
-	if (conn->sent == 0) {
-		head_len = opt.mode == MODE_UP ?
-				   snprintf(head, sizeof(head),
-					    "PUT %s%u HTTP/1.1\r\nHost: %s\r\nContent-Length: "
-					    "%zu\r\n\r\n",
-					    opt.path, conn->index, opt.sni, opt.upload_len) :
-				   snprintf(head, sizeof(head),
-					    "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", opt.path,
-					    opt.sni,
-					    opt.mode == MODE_CONNECT ? "Connection: close\r\n" :
-								       "");
-		ret = SSL_write(conn->ssl, head, head_len);
-		if (!conn_tls_progress(conn, ret))
-			return;
-		conn->sent = 1; /* the head counts as one byte */
-	}
-	while (opt.mode == MODE_UP && conn->sent <= opt.upload_len) {
-		size_t left = opt.upload_len + 1 - conn->sent;
-
-		ERR_clear_error();
-		errno = 0;
-		ret = SSL_write(conn->ssl, opt.upload + conn->sent - 1,
-				(int)(left < UPLOAD_CHUNK ? left : UPLOAD_CHUNK));
-		if (!conn_tls_progress(conn, ret))
-			return;
-		conn->sent += (size_t)ret;
-		conn->activity_ns = tool_now();
-		add(&conn->worker->n_bytes, (uint64_t)ret);
-	}
-	conn->state = RESPONSE;
-	conn_interest(conn, EPOLLIN);
-}
-
-static void conn_request(struct conn *conn)
-{
-	conn->state = REQUEST;
-	conn->activity_ns = tool_now(); /* it may have been held for long */
-	conn->sent = 0;
-	conn->head_len = conn->body_len = 0;
-	conn->body_expected = 0;
-	conn->head_done = false;
-	ERR_clear_error();
-	errno = 0;
-	conn_write(conn);
-}
-
-static void conn_handshake(struct conn *conn)
-{
-	conn->state = HANDSHAKE;
-	ERR_clear_error();
-	errno = 0;
-	if (conn_tls_progress(conn, SSL_connect(conn->ssl)))
-		conn_request(conn);
-}
-
-static void conn_connected(struct conn *conn)
-{
-	socklen_t len = sizeof(int), local_len = sizeof(conn->local);
-	int error = 0;
-
-	getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len);
-	if (error) {
-		conn_fail(conn, "connect: %s", strerror(error));
-		return;
-	}
-	getsockname(conn->fd, (struct sockaddr *)&conn->local, &local_len);
-	conn_handshake(conn);
-}
-
-/* While a body goes out only a failing connection is readable. */
-static void conn_event(struct conn *conn, uint32_t events)
-{
-	switch (conn->state) {
-	case CONNECT:
-		conn_connected(conn);
-		break;
-	case HANDSHAKE:
-		conn_handshake(conn);
-		break;
-	case REQUEST:
-		ERR_clear_error();
-		errno = 0;
-		conn_write(conn);
-		break;
-	case RESPONSE:
-		conn_read(conn);
-		break;
-	case HELD:
-		conn_fail(conn, "held: data or end of stream");
-		break;
-	case FREE:
-		break;
-	}
-}
-
-static void conn_start(struct worker *worker, uint64_t due_ns)
-{
-	const struct tool_addr *target = &opt.targets.addr[0], *source;
-	struct conn *conn = worker->free;
-	uint64_t now = tool_now();
-	int one = 1;
-
-	worker->free = conn->next;
-	worker->n_live++;
-	worker->n_starting++;
-	conn->state = CONNECT;
-	conn->interest = 0;
-	conn->first_byte_seen = false;
-	conn->due_ns = due_ns;
-	conn->activity_ns = now;
-	conn->local = (struct sockaddr_storage){ .ss_family = target->sa.ss_family };
-	if (is_measured(due_ns))
-		tool_samples_add(&worker->lateness, now - due_ns);
-	source = tool_addrs_of_family(&opt.sources, target->sa.ss_family,
-				      worker->n_started++ * opt.workers + worker->index);
-	conn->fd = socket(target->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	conn->ssl = SSL_new(worker->ctx);
-	if (conn->fd < 0 || !conn->ssl || !SSL_set_fd(conn->ssl, conn->fd) ||
-	    !SSL_set_tlsext_host_name(conn->ssl, opt.sni))
-		tool_die("a socket and its TLS state: %s", strerror(errno));
-	if (worker->session)
-		SSL_set_session(conn->ssl, worker->session);
-	setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (source && tool_bind_source(conn->fd, source) < 0) {
-		conn_fail(conn, "bind: %s", strerror(errno));
-		return;
-	}
-	if (connect(conn->fd, (const struct sockaddr *)&target->sa, target->len) < 0 &&
-	    errno != EINPROGRESS) {
-		conn_fail(conn, "connect: %s", strerror(errno));
-		return;
-	}
-	conn_interest(conn, EPOLLOUT);
-}
+uint64_t begin_ns, end_ns;
 
 /* Starts what is due; returns when the next one will be. */
 static uint64_t start_due(struct worker *worker, uint64_t next_ns, uint64_t now)
@@ -531,17 +61,10 @@ static void start_all(struct worker *worker, uint64_t now)
 		conn_start(worker, now);
 }
 
-static void check_limits(struct worker *worker, uint64_t now)
+static void check_limits(struct worker *worker)
 {
-	uint64_t limit_ns = (uint64_t)(opt.timeout_s * 1e9);
-
-	for (unsigned i = 0; i < worker->n_conns; i++) {
-		struct conn *conn = &worker->conns[i];
-
-		if (conn->state != FREE && conn->state != HELD &&
-		    tool_now() > conn->activity_ns + limit_ns)
-			conn_fail(conn, "%s: timeout", state_names[conn->state]);
-	}
+	for (unsigned i = 0; i < worker->n_conns; i++)
+		conn_check(&worker->conns[i], (uint64_t)(opt.timeout_s * 1e9));
 }
 
 /* What is held ends with one more request: the connections must still be good. */
@@ -592,7 +115,7 @@ static void *worker_run(void *arg)
 		}
 		wait_events(worker, now, next_ns);
 		if (now - checked_ns > CHECK_LIMITS_NS) {
-			check_limits(worker, now);
+			check_limits(worker);
 			checked_ns = now;
 		}
 	}
