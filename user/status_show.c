@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The status document for people. */
+/* The status document for people: in parts, with an empty line before each but the first. */
 #include <string.h>
 #include <time.h>
 
@@ -91,7 +91,7 @@ static void show_window(FILE *to, struct json_object *window)
 		doc_number(total, "relayed"), doc_number(total, "timed_out"));
 	fprintf(to, "  acme-tls/1 connections: %.0f\n", doc_number(window, "acme_connections"));
 	show_names(to, window);
-	fprintf(to, "  relayed now: %.0f\n\n", doc_number(window, "relayed"));
+	fprintf(to, "  relayed now: %.0f\n", doc_number(window, "relayed"));
 }
 
 /* Closed windows whose connections are not over. */
@@ -102,10 +102,10 @@ static void show_closed(FILE *to, struct json_object *list)
 	for (size_t i = 0; i < doc_length(list); i++) {
 		struct json_object *window = json_object_array_get_idx(list, i);
 
-		fprintf(to, "closed window: %s\n", doc_string(window, "name", "?"));
+		fprintf(to, "\nclosed window: %s\n", doc_string(window, "name", "?"));
 		fprintf(to, "  closed for: %s\n",
 			cmd_duration(doc_number(window, "closed_s"), text));
-		fprintf(to, "  connections not over: %.0f, %.0f of them relayed\n\n",
+		fprintf(to, "  connections not over: %.0f, %.0f of them relayed\n",
 			doc_number(window, "connections"), doc_number(window, "relayed"));
 	}
 }
@@ -113,22 +113,20 @@ static void show_closed(FILE *to, struct json_object *list)
 static void show_reasons(FILE *to, struct json_object *list)
 {
 	if (doc_length(list))
-		fprintf(to, "relayed because:\n");
+		fprintf(to, "\nrelayed because:\n");
 	for (size_t i = 0; i < doc_length(list); i++) {
 		struct json_object *reason = json_object_array_get_idx(list, i);
 
 		fprintf(to, "  %s: %.0f\n", doc_string(reason, "text", "?"),
 			doc_number(reason, "connections"));
 	}
-	if (doc_length(list))
-		fprintf(to, "\n");
 }
 
 static void show_planes(FILE *to, struct json_object *planes)
 {
 	if (!json_object_is_type(planes, json_type_object))
 		return;
-	fprintf(to, "planes:\n");
+	fprintf(to, "\nplanes:\n");
 	json_object_object_foreach(planes, name, plane)
 	{
 		if (json_object_get_boolean(doc_member(plane, "available")))
@@ -137,7 +135,6 @@ static void show_planes(FILE *to, struct json_object *planes)
 			fprintf(to, "  %s: not available: %s\n", name,
 				doc_string(plane, "reason", "no reason given"));
 	}
-	fprintf(to, "\n");
 }
 
 /* The members of @numbers that are not 0, under a heading, nothing if all are. */
@@ -152,15 +149,13 @@ static void show_numbers(FILE *to, const char *heading, struct json_object *numb
 		if (json_object_get_int64(value) == 0)
 			continue;
 		if (!any)
-			fprintf(to, "%s:\n", heading);
+			fprintf(to, "\n%s:\n", heading);
 		any = true;
 		fprintf(to, "  ");
 		for (const char *p = key; *p; p++)
 			putc(*p == '_' ? ' ' : *p, to);
 		fprintf(to, ": %lld\n", (long long)json_object_get_int64(value));
 	}
-	if (any)
-		fprintf(to, "\n");
 }
 
 /* The built-in one, unless it is off and was never on. */
@@ -168,13 +163,13 @@ static void show_responder(FILE *to, struct json_object *responder)
 {
 	if (!responder)
 		return;
+	if (doc_member(responder, "pid") || doc_member(responder, "error"))
+		fprintf(to, "\n");
 	if (doc_member(responder, "pid"))
 		fprintf(to, "built-in responder: %s, %s\n", doc_string(responder, "pid", "?"),
 			doc_string(responder, "state", "?"));
 	if (doc_member(responder, "error"))
 		fprintf(to, "built-in responder: %s\n", doc_string(responder, "error", "?"));
-	if (doc_member(responder, "pid") || doc_member(responder, "error"))
-		fprintf(to, "\n");
 	show_numbers(to, "built-in responder's counters", doc_member(responder, "counters"));
 }
 
@@ -183,6 +178,8 @@ static void show_armed(FILE *to, struct json_object *armed)
 {
 	size_t n = doc_length(armed);
 
+	if (n)
+		fprintf(to, "\n");
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *one = json_object_array_get_idx(armed, i);
 
@@ -190,8 +187,6 @@ static void show_armed(FILE *to, struct json_object *armed)
 			doc_string(one, "responder", "?"), doc_string(one, "state", "?"),
 			doc_number(one, "opened"));
 	}
-	if (n)
-		fprintf(to, "\n");
 }
 
 static void show_errors(FILE *to, struct json_object *errors)
@@ -200,15 +195,13 @@ static void show_errors(FILE *to, struct json_object *errors)
 	char text[CMD_DURATION_STRLEN];
 
 	if (n)
-		fprintf(to, "last errors and warnings:\n");
+		fprintf(to, "\nlast errors and warnings:\n");
 	for (size_t i = 0; i < n; i++) {
 		struct json_object *error = json_object_array_get_idx(errors, i);
 
 		fprintf(to, "  %s ago: %s\n", cmd_duration(doc_number(error, "age_s"), text),
 			doc_string(error, "text", "?"));
 	}
-	if (n)
-		fprintf(to, "\n");
 }
 
 void status_show(struct json_object *status, FILE *to)
@@ -219,12 +212,15 @@ void status_show(struct json_object *status, FILE *to)
 		fprintf(to, "no window is open, no resident process runs\n");
 		return;
 	}
-	for (size_t i = 0; i < doc_length(windows); i++)
+	for (size_t i = 0; i < doc_length(windows); i++) {
+		if (i > 0)
+			fprintf(to, "\n");
 		show_window(to, json_object_array_get_idx(windows, i));
+	}
 	if (doc_length(windows) == 0)
-		fprintf(to, "no window is open\n\n");
+		fprintf(to, "no window is open\n");
 	show_closed(to, doc_member(status, "closed_windows"));
-	fprintf(to, "resident process: %s, %s\n\n", doc_string(status, "pid", "?"),
+	fprintf(to, "\nresident process: %s, %s\n", doc_string(status, "pid", "?"),
 		doc_string(status, "state", "?"));
 	show_armed(to, doc_member(status, "armed"));
 	show_responder(to, doc_member(status, "responder"));
