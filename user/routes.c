@@ -20,7 +20,8 @@ void routes_init(struct routes *routes, uint32_t max_relays)
 	routes->windows = (struct window_set){};
 	routes->challenges = (struct challenge_set){};
 	routes->closed = NULL;
-	routes->stray = (struct tally){};
+	/* No web server may take a visitor of unknown origin for this host. */
+	routes->stray = (struct tally){ .way = { .client_ip = CLIENT_IP_TRANSPARENT } };
 	routes->max_relays = max_relays;
 	routes->relays = 0;
 }
@@ -50,29 +51,36 @@ uint32_t routes_relays(const struct routes *routes)
 	return __atomic_load_n(&routes->relays, __ATOMIC_RELAXED);
 }
 
+static struct tally_way way_of(const struct window *window)
+{
+	return (struct tally_way){ .has_web_server = window->options.has_web_server,
+				   .elsewhere = window->web_server_elsewhere,
+				   .web_server = window->options.web_server,
+				   .plane = window->options.plane,
+				   .client_ip = window->options.client_ip };
+}
+
 struct route routes_web_server(struct routes *routes, const struct endpoint *local,
 			       uint64_t *ret_sniff_ns)
 {
-	struct route route = { .target = *local };
 	const struct window *window;
+	struct tally_way way;
+	struct tally *tally;
+	struct route route;
 
 	pthread_rwlock_rdlock(&routes->lock);
 	window = window_set_of_port(&routes->windows, local->port);
 	*ret_sniff_ns = window_set_sniff_timeout(&routes->windows, local->port);
-	if (window) {
-		if (window->options.has_web_server) {
-			route.target = window->options.web_server;
-			route.elsewhere = window->web_server_elsewhere;
-		}
-		route.plane = window->options.plane;
-		route.client_ip = window->options.client_ip;
-		route.tally = window->tally;
-	} else {
-		route.tally = tally_of_port(routes->closed, local->port);
-	}
-	if (!route.tally)
-		route.tally = &routes->stray;
-	tally_hold(route.tally);
+	tally = window ? window->tally : tally_of_port(routes->closed, local->port);
+	if (!tally)
+		tally = &routes->stray;
+	way = window ? way_of(window) : tally->way;
+	route = (struct route){ .target = way.has_web_server ? way.web_server : *local,
+				.elsewhere = way.elsewhere,
+				.plane = way.plane,
+				.client_ip = way.client_ip,
+				.tally = tally };
+	tally_hold(tally);
 	pthread_rwlock_unlock(&routes->lock);
 	return route;
 }
@@ -119,6 +127,7 @@ void routes_close_window(struct routes *routes, const struct window *window, uin
 	struct tally *tally = window->tally;
 
 	pthread_rwlock_wrlock(&routes->lock);
+	tally->way = way_of(window);
 	tally->n_ports = window->options.n_ports;
 	for (size_t i = 0; i < tally->n_ports; i++)
 		tally->ports[i] = window->options.ports[i];

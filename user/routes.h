@@ -40,7 +40,8 @@ void routes_free(struct routes *routes);
 
 /*
  * To the web server, for a connection to @local that has just come: asked then, since the window
- * may be closed before it is classified. *ret_sniff_ns: how long to wait for a ClientHello.
+ * may be closed before it is classified. If it is closed already, the way is still its own.
+ * *ret_sniff_ns: how long to wait for a ClientHello.
  */
 struct route routes_web_server(struct routes *routes, const struct endpoint *local,
 			       uint64_t *ret_sniff_ns);

@@ -23,6 +23,15 @@ enum tally_number {
 	TALLY_NUMBERS
 };
 
+/* How a window's connections reach the web server. */
+struct tally_way {
+	bool has_web_server; /* else: whoever listens where the client asked */
+	bool elsewhere;	     /* the web server is not on this host */
+	struct endpoint web_server;
+	enum plane plane;
+	enum client_ip client_ip;
+};
+
 /* Challenges for one name. */
 struct tally_name {
 	char *name; /* printable ASCII without spaces and commas */
@@ -46,7 +55,8 @@ struct tally {
 	size_t n_names;
 	uint64_t other_names; /* challenges for names that found no room */
 
-	/* Of a window that is closed. */
+	/* Of a window that is closed: some of its connections are still to be accepted. */
+	struct tally_way way;
 	uint16_t ports[WINDOW_MAX_PORTS];
 	size_t n_ports;
 	uint64_t closed_ns;
