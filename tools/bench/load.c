@@ -41,6 +41,19 @@ struct load_options opt = {
 static struct worker workers[WORKERS_MAX];
 uint64_t begin_ns, end_ns;
 
+/* Each file has a tool_stop of its own, and the signal's handler sets this one. */
+bool is_stopped(void)
+{
+	return tool_stop;
+}
+
+bool is_over(uint64_t now)
+{
+	uint64_t end = count(&end_ns);
+
+	return is_stopped() || (end && now >= end);
+}
+
 /* Starts what is due; returns when the next one will be. */
 static uint64_t start_due(struct worker *worker, uint64_t next_ns, uint64_t now)
 {

@@ -78,12 +78,11 @@ static inline void add(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
-static inline bool is_over(uint64_t now)
-{
-	uint64_t end = count(&end_ns);
+/* A signal has ended it. */
+bool is_stopped(void);
 
-	return tool_stop || (end && now >= end);
-}
+/* Nothing new begins: the measured time has ended, or a signal has ended it. */
+bool is_over(uint64_t now);
 
 static inline bool is_measured(uint64_t ns)
 {

@@ -189,7 +189,7 @@ static bool conn_responded(struct conn *conn)
 	if (opt.mode == MODE_CONNECT)
 		return true; /* the end has to come, too */
 	add(&worker->n_done, 1);
-	if (opt.mode == MODE_HOLD && !tool_stop) {
+	if (opt.mode == MODE_HOLD && !is_stopped()) {
 		conn->state = HELD;
 		conn_interest(conn, EPOLLIN);
 	} else if (is_over(tool_now())) {
