@@ -155,7 +155,6 @@ static const int resident[] = {
 	SCMP_SYS(nanosleep),
 	SCMP_SYS(newfstatat),
 	SCMP_SYS(pidfd_open),
-	SCMP_SYS(pipe2),
 	SCMP_SYS(poll),
 	SCMP_SYS(ppoll),
 	SCMP_SYS(pread64),

@@ -157,7 +157,7 @@ int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsig
 }
 
 int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
-		      struct syn_cookies_block *ret_block)
+		  struct syn_cookies_block *ret_block)
 {
 	int err;
 

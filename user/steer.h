@@ -74,7 +74,7 @@ int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsig
  * afterwards. 0 or -errno.
  */
 int steer_cookies(struct steer *steer, const struct endpoint *address, unsigned ifindex,
-		      struct syn_cookies_block *ret_block);
+		  struct syn_cookies_block *ret_block);
 
 /* What the program goes by; __atomic. */
 struct syn_cookie_times *steer_syn_cookie_times(struct steer *steer, enum family family);

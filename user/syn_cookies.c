@@ -12,8 +12,8 @@
  *   steer.bpf.c passes everything by (syn_cookie_times.sniffers_take_ns).
  * - The web server's listeners must take cookies before the sniffers send one: else steer.bpf.c
  *   passes by while a sniffer would send some, or nearly (syn_cookie_times.server_takes_ns). In a
- * flood the web server's queue fills then, too, and its listener begins to send cookies, and to
- * take them.
+ *   flood the web server's queue fills then, too, and its listener begins to send cookies, and to
+ *   take them.
  *
  * With tcp_syncookies at 2 steer_cookies() has any listener take them. With 1 only a full queue
  * does, and the sniffers, which are one group, have one more in it for that: the decoy has a
