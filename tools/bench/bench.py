@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The ways to a web server on 443, side by side: `make bench`, or with QUICK=1 in about three minutes.
 
-One run has rounds, and each round gives each variant a turn, another one first each time, so that what the
-machine does meanwhile hits all. Results are medians over rounds, and ratios of those to direct's. They go to
-DIR/results.md, .json and .svg.
+One run has rounds. In each round, and for each metric, the variants take turns, another one first each time, so
+that what the machine does meanwhile hits all: many short rounds tell more than a few long ones. Results are
+medians over rounds, and ratios of those to direct's. They go to DIR/results.md, .json and .svg.
 
-It fails, and writes nothing, when a variant returns a wrong byte, misses its way, or the client was the
-bottleneck. BENCH_OTHER adds programs: "NAME=COMMAND", several with a semicolon between, where {listen} stands
-for the ADDRESS:PORT to listen on, {redirect} for the same behind an nftables REDIRECT, {web} for the web
-server's address and {responder} for a responder's.
+It fails, and writes nothing, when a variant returns a wrong byte or misses its way. When the client was the
+bottleneck of a measurement, that one is left out, the results say so, and it fails at its end.
+
+BENCH_OTHER adds programs: "NAME=COMMAND", several with a semicolon between, where {listen} stands for the
+ADDRESS:PORT to listen on, {redirect} for the same behind an nftables REDIRECT, {web} for the web server's address
+and {responder} for a responder's.
 """
 
 import argparse
@@ -53,18 +55,27 @@ def say(text):
 
 
 def rounds(lab, web, chosen, options):
-    """metric -> variant -> results, one of each round."""
+    """metric -> variant -> results, one of each round, and what was left out of them."""
     metrics = [m for m in measure.METRICS if m.name in options.metrics]
     results = {m.name: {variant.name: [] for variant in chosen} for m in metrics}
+    left_out = []
     for number in range(options.rounds if metrics else 0):
         say(f"round {number + 1} of {options.rounds}")
         at = number % len(chosen)
-        for variant in chosen[at:] + chosen[:at]:
-            with variant.turn():
-                for metric in metrics:
-                    results[metric.name][variant.name].append(
-                        measure.run_load(lab, web, variant, metric, options.seconds))
-    return results
+        for metric in metrics:
+            for variant in chosen[at:] + chosen[:at]:
+                with variant.turn():
+                    try:
+                        results[metric.name][variant.name].append(
+                            measure.run_load(lab, web, variant, metric, options.seconds))
+                    except measure.NotBelieved as error:
+                        say(f"left out: {error}")
+                        left_out.append(str(error))
+    for metric, by_variant in results.items():
+        for variant, there in by_variant.items():
+            if not there:
+                raise v.BenchError(f"{variant}, {metric}: every round was left out")
+    return results, left_out
 
 
 def percentile_ms(samples, q):
@@ -162,10 +173,11 @@ def run(options):
         if unknown:
             raise v.BenchError(f"no such variant: {', '.join(unknown)}")
         chosen = [c for c in every if c.name in names or c is every[0]]
-        results = rounds(lab, web, chosen, options)
+        results, left_out = rounds(lab, web, chosen, options)
         document = {
             "machine": machine(),
             "rounds": options.rounds, "seconds": options.seconds, "rate": measure.RATE,
+            "left_out": left_out,
             "labels": {c.name: c.label for c in chosen},
             "medians": summarize(results, chosen),
         }
@@ -211,6 +223,8 @@ def main(argv=None):
     with contextlib.suppress(KeyError):  # only some metrics: no plot
         (options.output / "results.svg").write_text(report.svg(document), encoding="utf-8")
     print(text)
+    if document["left_out"]:
+        sys.exit(f"bench: {len(document['left_out'])} measurements were left out of this: see there")
     return 0
 
 

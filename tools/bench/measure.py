@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """What is measured, and when a measurement is not believed.
 
-Every load goes through run_load(): it raises BenchError when a response was wrong or missing, when a
-connection did not take the variant's way, and when the client was what limited the result.
+Every load goes through run_load(): it raises BenchError when a response was wrong or missing, or when a
+connection did not take the variant's way, and NotBelieved when the client was what limited the result.
 """
 
 import array
@@ -30,6 +30,10 @@ LATE_MAX_MS = 2.0
 
 RATE = 1000
 MANY_CONNECTIONS = 64
+
+
+class NotBelieved(BenchError):
+    """Nothing was wrong with the responses, but the result says nothing of the variant."""
 
 
 class Metric:
@@ -72,23 +76,23 @@ def busy_s(result):
 
 
 def judge(what, needs, result, rate=RATE):
-    """Raises BenchError when the responses were not right, or the client was the bottleneck."""
+    """Raises BenchError when the responses were not right, NotBelieved when the client was the bottleneck."""
     if result["failed"]:
         raise BenchError(f"{what}: {result['failed']} of {result['started']} connections failed: "
                          f"{result['reasons']}")
     if needs == "saturation" and idle_fraction(result) > IDLE_MAX:
-        raise BenchError(f"{what}: the client was the bottleneck: {idle_fraction(result):.0%} of the "
+        raise NotBelieved(f"{what}: the client was the bottleneck: {idle_fraction(result):.0%} of the "
                          "machine was idle")
     if needs == "worker":
         share = max(result["worker_cpu_s"]) / result["seconds"]
         if share > WORKER_MAX:
-            raise BenchError(f"{what}: the client was the bottleneck: its worker was busy for {share:.0%}")
+            raise NotBelieved(f"{what}: the client was the bottleneck: its worker was busy for {share:.0%}")
     if needs == "rate":
         came = result["done"] / result["seconds"] / rate
         if came < RATE_MIN:
-            raise BenchError(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
+            raise NotBelieved(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
         if result["late_ms"]["p50"] > LATE_MAX_MS:
-            raise BenchError(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
+            raise NotBelieved(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
                              "with half of the connections")
     if not result["done"] and not result["bytes"]:
         raise BenchError(f"{what}: nothing was measured")

@@ -72,6 +72,8 @@ def markdown(document):
              f"medians of {document['rounds']} rounds of {document['seconds']:g} s; in brackets the ratio to "
              "direct.", ""]
     lines += main_table(document)
+    if document["left_out"]:
+        lines += [f"Left out, the client or the machine being the bottleneck: {'; '.join(document['left_out'])}.", ""]
     if document.get("memory"):
         lines += memory_table(document)
     if document.get("window"):

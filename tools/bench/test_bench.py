@@ -2,12 +2,14 @@
 """The bench fails when a variant returns wrong bytes, misses its way, or the client was the bottleneck, and
 when a cost grows."""
 
+import contextlib
 import json
 import math
 import subprocess
 
 import pytest
 
+import bench
 import measure
 import microbench
 import report
@@ -192,8 +194,54 @@ def test_judge_believes(needs):
     (None, {"done": 0}, "nothing was measured"),
 ])
 def test_judge_does_not_believe(needs, change, match):
-    with pytest.raises(v.BenchError, match=match):
+    with pytest.raises(v.BenchError, match=match) as raised:
         measure.judge("x", needs, {**GOOD, **change})
+    # Only a bottleneck lets a run go on without this measurement.
+    assert (raised.type is measure.NotBelieved) == (needs is not None and "failed" not in change)
+
+
+class Scripted:
+    """A variant, and what its measurements are: a result, or a fault."""
+
+    def __init__(self, name, *script):
+        self.name, self.script = name, list(script)
+
+    def turn(self):
+        return contextlib.nullcontext()
+
+    def measure(self):
+        what = self.script.pop(0)
+        if isinstance(what, Exception):
+            raise what
+        return what
+
+
+def scripted_rounds(monkeypatch, *script):
+    options = bench.parse(["--rounds", "3", "--metrics", "requests"])
+    monkeypatch.setattr(measure, "run_load", lambda _lab, _web, variant, _metric, _seconds: variant.measure())
+    return bench.rounds(None, None, [Scripted("x", *script)], options)
+
+
+def test_bottleneck_is_left_out(monkeypatch):
+    fault = measure.NotBelieved("x, requests: the client was the bottleneck")
+    results, left_out = scripted_rounds(monkeypatch, GOOD, fault, GOOD)
+    assert results == {"requests": {"x": [GOOD, GOOD]}} and left_out == [str(fault)]
+    with pytest.raises(v.BenchError, match="x, requests: every round was left out"):
+        scripted_rounds(monkeypatch, fault, fault, fault)
+    with pytest.raises(v.BenchError, match="wrong byte"):
+        scripted_rounds(monkeypatch, GOOD, v.BenchError("wrong byte"), GOOD)
+
+
+def test_a_run_without_some_of_it_fails(monkeypatch, tmp_path):
+    """What there is can be read, with what is not, and nobody takes it for a whole run."""
+    document = {**DOCUMENT, "left_out": ["x, rate: only 70%"]}
+    monkeypatch.setattr(bench, "measured", lambda name, run_it: document)
+    with pytest.raises(SystemExit, match="1 measurements were left out"):
+        bench.main(["--output", str(tmp_path)])
+    assert "bottleneck: x, rate: only 70%." in (tmp_path / "results.md").read_text(encoding="utf-8")
+    document["left_out"] = []
+    assert bench.main(["--output", str(tmp_path)]) == 0
+    assert "bottleneck" not in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
 def test_other_needs_a_place_to_listen(lab):
@@ -202,16 +250,18 @@ def test_other_needs_a_place_to_listen(lab):
             v.other_variant(lab, 1, text)
 
 
+NUMBERS = [name for name, _title, _more in report.PANELS]
+DOCUMENT = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9,
+            "labels": {"direct": "direct", "handoff": "a <b>"}, "left_out": [],
+            "medians": {n: {"direct": 2.0, "handoff": 1.0} for n in NUMBERS},
+            "ratios": {n: {"direct": 1.0, "handoff": 0.5} for n in NUMBERS}}
+
+
 def test_report():
     """A table and a picture of what there is, and a number for each variant in both."""
-    names = [name for name, _title, _more in report.PANELS]
-    document = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9,
-                "labels": {"direct": "direct", "handoff": "a <b>"},
-                "medians": {n: {"direct": 2.0, "handoff": 1.0} for n in names},
-                "ratios": {n: {"direct": 1.0, "handoff": 0.5} for n in names}}
-    assert report.markdown(document).count("(0.50)") == len(names)
-    svg = report.svg(document)
-    assert svg.count(">0.50<") == len(names) and "a &lt;b&gt;" in svg
+    assert report.markdown(DOCUMENT).count("(0.50)") == len(NUMBERS)
+    svg = report.svg(DOCUMENT)
+    assert svg.count(">0.50<") == len(NUMBERS) and "a &lt;b&gt;" in svg
 
 
 def test_micro_refuses_what_it_can_not_parse(tmp_path):
