@@ -328,23 +328,6 @@ static uint64_t print_result(const struct snapshot *begin, const struct snapshot
 	return failed;
 }
 
-static uint8_t *read_file(const char *path, size_t *ret_len)
-{
-	FILE *f = fopen(path, "re");
-	uint8_t *data;
-	long size;
-
-	if (!f || fseek(f, 0, SEEK_END) < 0 || (size = ftell(f)) < 0)
-		tool_die("%s: %s", path, strerror(errno));
-	rewind(f);
-	*ret_len = (size_t)size;
-	data = malloc(*ret_len + 1);
-	if (!data || fread(data, 1, *ret_len, f) != *ret_len)
-		tool_die("%s: can't read", path);
-	fclose(f);
-	return data;
-}
-
 static const char usage[] =
 	"usage: load --mode MODE [OPTION...] ADDR:PORT\n"
 	"  --mode connect        a request on each connection, which the server then closes\n"
@@ -415,10 +398,10 @@ static void parse_options(int argc, char **argv)
 			opt.path = optarg;
 			break;
 		case 'e':
-			opt.expect = read_file(optarg, &opt.expect_len);
+			opt.expected.body = tool_read_file(optarg, &opt.expected.len);
 			break;
 		case 'u':
-			opt.upload = read_file(optarg, &opt.upload_len);
+			opt.upload = tool_read_file(optarg, &opt.upload_len);
 			break;
 		case 'P':
 			opt.expect_peer = optarg;
@@ -447,8 +430,10 @@ static void parse_options(int argc, char **argv)
 	}
 	if (optind + 1 != argc || !has_mode || !opt.workers || opt.workers > WORKERS_MAX ||
 	    !opt.connections || (opt.mode == MODE_UP && !opt.upload) ||
-	    (opt.mode != MODE_UP && !opt.expect) || (opt.rate > 0 && opt.mode != MODE_CONNECT))
+	    (opt.mode != MODE_UP && !opt.expected.body) || (opt.rate > 0 && opt.mode != MODE_CONNECT))
 		tool_die("%s", usage);
+	if (opt.mode == MODE_UP)
+		opt.expected = (struct response_expected){ .upload = true };
 	tool_addrs_add(&opt.targets, argv[optind], true);
 }
 

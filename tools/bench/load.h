@@ -3,12 +3,12 @@
 #ifndef LOAD_H
 #define LOAD_H
 
+#include "response.h"
 #include "tls.h"
 #include "tool.h"
 
 #include <pthread.h>
 
-#define HEAD_MAX     1024
 #define UPLOAD_CHUNK 16384
 #define BUFFER	     65536
 
@@ -24,13 +24,13 @@ struct conn {
 	int fd;
 	enum state state;
 	uint32_t interest;
-	bool head_done, first_byte_seen;
+	bool first_byte_seen;
 	uint64_t due_ns, activity_ns;
 	SSL *ssl;
 	unsigned index; /* of all */
 	struct sockaddr_storage local;
-	char head[HEAD_MAX];
-	size_t head_len, body_len, body_expected, sent;
+	struct response response;
+	size_t sent;
 };
 
 struct worker {
@@ -60,8 +60,9 @@ struct load_options {
 	bool resume;
 	const char *sni, *path, *expect_peer, *progress_path, *samples_path;
 	struct tool_addrs targets, sources;
-	uint8_t *expect, *upload;
-	size_t expect_len, upload_len;
+	struct response_expected expected;
+	uint8_t *upload;
+	size_t upload_len;
 };
 extern struct load_options opt;
 

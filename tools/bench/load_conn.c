@@ -83,19 +83,6 @@ static bool conn_tls_progress(struct conn *conn, int ret)
 	}
 }
 
-/* The value of header @name (with its colon) in a head that ends in an empty line; NULL: none. */
-static const char *header(const char *head, const char *name, size_t *ret_len)
-{
-	const char *at = strcasestr(head, name);
-
-	if (!at)
-		return NULL;
-	at += strlen(name);
-	at += strspn(at, " ");
-	*ret_len = strcspn(at, "\r\n");
-	return at;
-}
-
 /* Did the web server see it come from where it should? */
 static bool conn_check_peer(struct conn *conn)
 {
@@ -108,7 +95,7 @@ static bool conn_check_peer(struct conn *conn)
 		return true;
 	if (!strcmp(expected, "self"))
 		expected = tool_addr_host(&conn->local, host);
-	peer = header(conn->head, "\r\nX-Peer:", &len);
+	peer = response_header(&conn->response, "\r\nX-Peer:", &len);
 	if (peer && len == strlen(expected) && !memcmp(peer, expected, len))
 		return true;
 	conn_fail(conn, "route: the web server saw %.*s, not %s", peer ? (int)len : 7,
@@ -116,70 +103,20 @@ static bool conn_check_peer(struct conn *conn)
 	return false;
 }
 
-static bool conn_check_head(struct conn *conn)
-{
-	const char *length;
-	int status = 0;
-	size_t len;
-
-	if (sscanf(conn->head, "HTTP/1.%*d %d", &status) != 1) {
-		conn_fail(conn, "response: not HTTP");
-		return false;
-	}
-	if (opt.mode == MODE_UP ? status != 201 && status != 204 : status != 200) {
-		conn_fail(conn, "response: status %d", status);
-		return false;
-	}
-	conn->body_expected = opt.mode == MODE_UP ? 0 : opt.expect_len;
-	length = header(conn->head, "\r\nContent-Length:", &len);
-	if ((length ? strtoull(length, NULL, 10) : 0) != conn->body_expected) {
-		conn_fail(conn, "response: unexpected length");
-		return false;
-	}
-	return conn_check_peer(conn);
-}
-
-static bool conn_check_body(struct conn *conn, const uint8_t *data, size_t len)
-{
-	if (conn->body_len + len > conn->body_expected) {
-		conn_fail(conn, "response: body too long");
-		return false;
-	}
-	if (memcmp(opt.expect + conn->body_len, data, len)) {
-		conn_fail(conn, "response: wrong byte in body");
-		return false;
-	}
-	conn->body_len += len;
-	if (opt.mode == MODE_DOWN)
-		add(&conn->worker->n_bytes, len);
-	return true;
-}
-
 static bool conn_take(struct conn *conn, const uint8_t *data, size_t len)
 {
-	size_t room = HEAD_MAX - 1 - conn->head_len, old = conn->head_len, head;
-	char *end;
+	struct response *response = &conn->response;
+	bool in_head = !response->head_done;
+	size_t old = response->body_len;
 
-	if (conn->head_done)
-		return conn_check_body(conn, data, len);
-	if (room > len)
-		room = len;
-	memcpy(conn->head + old, data, room);
-	conn->head_len += room;
-	conn->head[conn->head_len] = '\0';
-	end = strstr(conn->head, "\r\n\r\n");
-	if (!end) {
-		if (room == len)
-			return true;
-		conn_fail(conn, "response: head too long");
+	if (!response_take(response, data, len, &opt.expected)) {
+		conn_fail(conn, "%s", response->fault);
 		return false;
 	}
-	conn->head_done = true;
-	head = (size_t)(end + 4 - conn->head) - old;
-	end[2] = '\0';
-	return conn_check_head(conn) && conn_check_body(conn, data + head, len - head);
+	if (opt.mode == MODE_DOWN)
+		add(&conn->worker->n_bytes, response->body_len - old);
+	return !in_head || !response->head_done || conn_check_peer(conn);
 }
-
 
 /* A whole response is there. Returns false when there is nothing more to read now. */
 static bool conn_responded(struct conn *conn)
@@ -242,14 +179,13 @@ static void conn_read(struct conn *conn)
 			conn_first_byte(conn);
 		if (!conn_take(conn, worker->buffer, (size_t)n))
 			return;
-		if (conn->head_done && conn->body_len == conn->body_expected &&
-		    !conn_responded(conn))
+		if (response_is_whole(&conn->response, &opt.expected) && !conn_responded(conn))
 			return;
 	}
 	if (SSL_get_error(conn->ssl, n) != SSL_ERROR_ZERO_RETURN || opt.mode != MODE_CONNECT ||
-	    !conn->head_done) {
+	    !conn->response.head_done) {
 		conn_tls_progress(conn, n);
-	} else if (conn->body_len < conn->body_expected) {
+	} else if (!response_is_whole(&conn->response, &opt.expected)) {
 		conn_fail(conn, "response: short body");
 	} else {
 		add(&worker->n_done, 1);
@@ -304,9 +240,7 @@ void conn_request(struct conn *conn)
 	conn->state = REQUEST;
 	conn->activity_ns = tool_now(); /* it may have been held for long */
 	conn->sent = 0;
-	conn->head_len = conn->body_len = 0;
-	conn->body_expected = 0;
-	conn->head_done = false;
+	response_begin(&conn->response);
 	ERR_clear_error();
 	errno = 0;
 	conn_write(conn);

@@ -12,6 +12,7 @@
  * constant, so each kind has a FIFO; a connection is in at most one of them, and always in the
  * FIFO of the time limit.
  */
+#include "response.h"
 #include "tls.h"
 #include "tool.h"
 
@@ -25,7 +26,6 @@
 #define FAR_WAIT_NS  (40 * NS_PER_MS)
 #define SLOW_WAIT_NS (300 * NS_PER_MS)
 #define PROGRESS_NS  (10 * NS_PER_MS)
-#define HEAD_MAX     2048
 
 enum state { CONNECT, HELLO_WAIT, HANDSHAKE, REQUEST_WAIT, RESPONSE };
 static const char *const state_names[] = { "connect", "wait before hello", "handshake",
@@ -45,9 +45,7 @@ struct conn {
 	SSL *ssl;
 	const struct tool_addr *target;
 	struct sockaddr_storage local;
-	char head[HEAD_MAX];
-	size_t head_len, body_len;
-	bool head_done;
+	struct response response;
 };
 
 struct fifo {
@@ -61,8 +59,7 @@ static struct {
 	uint64_t max_live;
 	const char *sni, *alpn, *path, *progress_path, *log_path;
 	struct tool_addrs targets, sources;
-	uint8_t *expect;
-	size_t expect_len;
+	struct response_expected expected;
 } opt = {
 	.rate = 500,
 	.timeout_s = 10,
@@ -214,77 +211,9 @@ static bool conn_tls_progress(struct conn *conn, int ret)
 	}
 }
 
-/* The head is whole: 200, and the length that is expected. Returns false when the connection
- * failed. */
-static bool conn_check_head(struct conn *conn)
-{
-	const char *length = strcasestr(conn->head, "\r\ncontent-length:");
-	int status = 0;
-
-	if (sscanf(conn->head, "HTTP/1.%*d %d", &status) != 1) {
-		conn_fail(conn, "response: not HTTP");
-		return false;
-	}
-	if (status != 200) {
-		conn_fail(conn, "response: status %d", status);
-		return false;
-	}
-	if (!length || strtoull(length + 17, NULL, 10) != opt.expect_len) {
-		conn_fail(conn, "response: unexpected length");
-		return false;
-	}
-	return true;
-}
-
-static bool conn_check_body(struct conn *conn, const char *data, size_t len)
-{
-	if (conn->body_len + len > opt.expect_len) {
-		conn_fail(conn, "response: body too long");
-		return false;
-	}
-	if (memcmp(opt.expect + conn->body_len, data, len)) {
-		conn_fail(conn, "response: wrong byte in body");
-		return false;
-	}
-	conn->body_len += len;
-	return true;
-}
-
-static bool conn_take(struct conn *conn, const char *data, size_t len)
-{
-	char *end;
-	size_t head;
-
-	if (conn->head_done)
-		return conn_check_body(conn, data, len);
-	if (conn->head_len + len >= HEAD_MAX) {
-		size_t room = HEAD_MAX - 1 - conn->head_len;
-
-		/* The head must fit; what follows it may not. */
-		memcpy(conn->head + conn->head_len, data, room);
-		conn->head[HEAD_MAX - 1] = '\0';
-		if (!strstr(conn->head, "\r\n\r\n")) {
-			conn_fail(conn, "response: head too long");
-			return false;
-		}
-	} else {
-		memcpy(conn->head + conn->head_len, data, len);
-		conn->head[conn->head_len + len] = '\0';
-	}
-	end = strstr(conn->head, "\r\n\r\n");
-	if (!end) {
-		conn->head_len += len;
-		return true;
-	}
-	conn->head_done = true;
-	head = (size_t)(end + 4 - conn->head) - conn->head_len;
-	end[2] = '\0';
-	return conn_check_head(conn) && conn_check_body(conn, data + head, len - head);
-}
-
 static void conn_read(struct conn *conn)
 {
-	char buf[16384];
+	uint8_t buf[16384];
 	int n;
 
 	for (;;) {
@@ -292,12 +221,14 @@ static void conn_read(struct conn *conn)
 		errno = 0;
 		n = SSL_read(conn->ssl, buf, sizeof(buf));
 		if (n > 0) {
-			if (!conn_take(conn, buf, (size_t)n))
-				return;
-			continue;
+			if (response_take(&conn->response, buf, (size_t)n, &opt.expected))
+				continue;
+			conn_fail(conn, "%s", conn->response.fault);
+			return;
 		}
-		if (SSL_get_error(conn->ssl, n) == SSL_ERROR_ZERO_RETURN && conn->head_done) {
-			if (conn->body_len == opt.expect_len)
+		if (SSL_get_error(conn->ssl, n) == SSL_ERROR_ZERO_RETURN &&
+		    conn->response.head_done) {
+			if (response_is_whole(&conn->response, &opt.expected))
 				conn_end(conn, NULL);
 			else
 				conn_fail(conn, "response: short body");
@@ -556,21 +487,6 @@ static void print_result(uint64_t begin_ns)
 	fflush(stdout);
 }
 
-static void read_expect(const char *path)
-{
-	FILE *f = fopen(path, "re");
-	long size;
-
-	if (!f || fseek(f, 0, SEEK_END) < 0 || (size = ftell(f)) < 0)
-		tool_die("%s: %s", path, strerror(errno));
-	rewind(f);
-	opt.expect_len = (size_t)size;
-	opt.expect = malloc(opt.expect_len + 1);
-	if (!opt.expect || fread(opt.expect, 1, opt.expect_len, f) != opt.expect_len)
-		tool_die("%s: can't read", path);
-	fclose(f);
-}
-
 static void make_ctx(void)
 {
 	uint8_t wire[256];
@@ -689,7 +605,7 @@ static void parse_options(int argc, char **argv)
 			opt.path = optarg;
 			break;
 		case OPT_EXPECT:
-			read_expect(optarg);
+			opt.expected.body = tool_read_file(optarg, &opt.expected.len);
 			break;
 		case OPT_SOURCE:
 			tool_addrs_add(&opt.sources, optarg, false);

@@ -378,4 +378,22 @@ static inline void tool_reasons_print(const struct tool_events *events, const ch
 	putchar('}');
 }
 
+/* A whole file, which is the caller's. */
+static inline uint8_t *tool_read_file(const char *path, size_t *ret_len)
+{
+	FILE *f = fopen(path, "re");
+	uint8_t *data;
+	long size;
+
+	if (!f || fseek(f, 0, SEEK_END) < 0 || (size = ftell(f)) < 0)
+		tool_die("%s: %s", path, strerror(errno));
+	rewind(f);
+	*ret_len = (size_t)size;
+	data = malloc(*ret_len + 1);
+	if (!data || fread(data, 1, *ret_len, f) != *ret_len)
+		tool_die("%s: can't read", path);
+	fclose(f);
+	return data;
+}
+
 #endif

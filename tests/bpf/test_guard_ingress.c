@@ -1,135 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 // uses: segment.c bpf_util.c log.c log_record.c addr.c
 /*
- * What guard_ingress and guard_egress do with packets made here, and how handoff_commit ends it.
- * Only where a packet's owner counts are the guards attached, to lo.
+ * What guard_ingress and guard_socket do with packets to a guarded connection: hold, park, pass or
+ * give to the target. Only where a packet's owner counts are the guards attached, to lo.
  */
-#include "guard_bench.h"
-
-#define NO_COUNT GUARD_COUNTER_COUNT
-
-#define ATTACH_TCX_INGRESS 46
-#define ATTACH_TCX_EGRESS  47
-
-enum { NEXT = -1, DROP = 2, REDIRECT = 7 };
-
-static const char *const counter_names[] = {
-#define COUNTER_NAME(id, name, text) name,
-	GUARD_COUNTERS(COUNTER_NAME)
-};
-
-static uint64_t counters_before[GUARD_COUNTER_COUNT];
-
-/* Since the last time, @counter has gone up by one and no other has; NO_COUNT: none. */
-static void expect_counter(unsigned counter)
-{
-	uint64_t now[GUARD_COUNTER_COUNT];
-
-	bpf_util_sum(bpf_map__fd(bpf->maps.guard_counters), GUARD_COUNTER_COUNT, now);
-	for (unsigned i = 0; i < GUARD_COUNTER_COUNT; i++)
-		if (now[i] != counters_before[i] + (i == counter))
-			fail_msg("counter %s: from %lu to %lu", counter_names[i],
-				 counters_before[i], now[i]);
-	memcpy(counters_before, now, sizeof(now));
-}
-
-static uint64_t counter_now(enum guard_counter counter)
-{
-	uint64_t now[GUARD_COUNTER_COUNT];
-
-	bpf_util_sum(bpf_map__fd(bpf->maps.guard_counters), GUARD_COUNTER_COUNT, now);
-	return now[counter];
-}
-
-/* ---- packets made here ---- */
-
-struct wire {
-	uint8_t frame[4096];
-	size_t len;
-	bool merged; /* by GRO, or not split yet by GSO */
-};
-
-static struct flow_key reversed(const struct flow_key *key)
-{
-	struct flow_key other = { .remote_port = key->local_port, .local_port = key->remote_port };
-
-	memcpy(other.remote, key->local, 16);
-	memcpy(other.local, key->remote, 16);
-	return other;
-}
-
-static struct wire wire_of(struct segment segment, size_t len)
-{
-	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 };
-	static uint8_t payload[3000];
-	struct wire wire = {};
-
-	pattern_fill(payload, sizeof(payload), 0);
-	segment.mac = mac;
-	segment.payload = payload;
-	segment.len = len;
-	wire.len = segment_build(&segment, wire.frame, sizeof(wire.frame));
-	assert_true(wire.len > 0);
-	return wire;
-}
-
-/* From the client to us. */
-static struct wire wire_in(const struct flow_key *key, uint32_t seq, size_t len)
-{
-	return wire_of((struct segment){ .key = key, .seq = seq, .ack = SND_NXT, .window = 100 },
-		       len);
-}
-
-/* From us to the client. */
-static struct wire wire_out(const struct flow_key *key, uint32_t seq, uint32_t ack, bool rst)
-{
-	struct flow_key other = reversed(key);
-
-	return wire_of((struct segment){ .key = &other, .seq = seq, .ack = ack, .rst = rst }, 0);
-}
-
-/* The verdict on a packet with skb->mark *mark, which is then what the program made of it. */
-static int verdict(struct bpf_program *program, const struct wire *wire, uint32_t *mark)
-{
-	struct __sk_buff skb = { .mark = *mark,
-				 .ifindex = LO,
-				 .gso_segs = wire->merged ? 3 : 0,
-				 .gso_size = wire->merged ? 1000 : 0 };
-	uint8_t out[4096];
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = wire->frame,
-		    .data_size_in = (uint32_t)wire->len, .data_out = out,
-		    .data_size_out = sizeof(out), .ctx_in = &skb, .ctx_size_in = sizeof(skb),
-		    .ctx_out = &skb, .ctx_size_out = sizeof(skb));
-
-	assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(program), &opts), 0);
-	assert_int_equal(opts.data_size_out, wire->len);
-	assert_memory_equal(out, wire->frame, wire->len);
-	*mark = skb.mark;
-	return (int)opts.retval;
-}
-
-static void expect_verdict(struct bpf_program *program, const struct wire *wire, uint32_t mark,
-			   int answer, uint32_t mark_after, unsigned counter)
-{
-	uint32_t mark_before = mark;
-	int got = verdict(program, wire, &mark);
-
-	if (got != answer || mark != mark_after)
-		fail_msg("mark %#x: verdict %d, mark %#x; not %d, %#x", mark_before, got, mark,
-			 answer, mark_after);
-	expect_counter(counter);
-}
-
-static void expect_in(const struct wire *wire, uint32_t mark, int answer, uint32_t mark_after,
-		      unsigned counter)
-{
-	expect_verdict(bpf->progs.guard_ingress, wire, mark, answer, mark_after, counter);
-}
-
-static void expect_out(const struct wire *wire, int answer, unsigned counter)
-{
-	expect_verdict(bpf->progs.guard_egress, wire, 0x5a5a, answer, 0x5a5a, counter);
-}
+#include "verdict_bench.h"
 
 static bool held_get(const struct flow_key *key, uint32_t number, struct held *ret_held)
 {
@@ -165,12 +40,6 @@ static uint32_t expect_held(const struct flow_key *key, uint32_t number, const s
 		n++;
 	} while (offset < payload_len);
 	return n;
-}
-
-static int guard_bench_make(void **state)
-{
-	memset(counters_before, 0, sizeof(counters_before));
-	return keys_make(state);
 }
 
 /* Packets that no guard is about. */
@@ -462,136 +331,7 @@ static void test_ingress_repeated(void **state)
 	scene_drop(&s);
 }
 
-static void test_egress(void **state)
-{
-	for (size_t i = 0; i < 2; i++) {
-		struct flow_key other = keys[i];
-		static const struct {
-			uint32_t rcv_nxt, ack;
-			int verdict;
-		} table[] = {
-			{ RCV_NXT, RCV_NXT, NEXT },
-			{ RCV_NXT, RCV_NXT - 1, NEXT },
-			{ RCV_NXT, RCV_NXT - 1000, NEXT },
-			{ RCV_NXT, RCV_NXT + 1, DROP },
-			{ RCV_NXT, RCV_NXT + 60000, DROP },
-			{ 0xffffffff, 0xffffffff, NEXT },
-			{ 0xffffffff, 0, DROP },
-			{ 5, 0xfffffff0, NEXT },
-			{ 0x7fffffff, 0x80000000, DROP },
-			{ 0x80000000, 0x7fffffff, NEXT },
-		};
-		struct wire wire;
-
-		/* No guard: everything passes. */
-		wire = wire_out(&keys[i], SND_NXT, RCV_NXT + 1, true);
-		expect_out(&wire, NEXT, NO_COUNT);
-		other.local_port ^= htons(1);
-		guard_set(&other, &usual_guard);
-		expect_out(&wire, NEXT, NO_COUNT);
-		guard_remove(&other);
-		/* What comes from the client is not for egress. */
-		guard_set(&keys[i], &usual_guard);
-		wire = wire_in(&keys[i], RCV_NXT, 10);
-		expect_out(&wire, NEXT, NO_COUNT);
-		/* Resets, whatever they acknowledge. */
-		wire = wire_out(&keys[i], SND_NXT, RCV_NXT, true);
-		expect_out(&wire, DROP, COUNTER_EGRESS_RST);
-		wire = wire_out(&keys[i], SND_NXT, RCV_NXT - 100, true);
-		expect_out(&wire, DROP, COUNTER_EGRESS_RST);
-		wire = wire_out(&keys[i], 0, RCV_NXT + 1, true);
-		expect_out(&wire, DROP, COUNTER_EGRESS_RST);
-		for (size_t j = 0; j < ARRAY_SIZE(table); j++) {
-			struct guard guard = usual_guard;
-
-			guard.rcv_nxt = table[j].rcv_nxt;
-			guard_set(&keys[i], &guard);
-			wire = wire_out(&keys[i], SND_NXT, table[j].ack, false);
-			expect_out(&wire, table[j].verdict,
-				   table[j].verdict == DROP ? COUNTER_EGRESS_ACK : NO_COUNT);
-		}
-		/* Nobody took these for the new socket's. */
-		assert_true(guard_of(&keys[i]).child_of == 0);
-		guard_remove(&keys[i]);
-	}
-}
-
 /* ---- packets of real sockets ---- */
-
-static int attach(struct bpf_program *program, int where)
-{
-	int link = bpf_link_create(bpf_program__fd(program), LO, where, NULL);
-
-	assert_true(link >= 0);
-	return link;
-}
-
-/* The old socket may say what it said before, and nothing more. */
-static void test_egress_old_socket(void **state)
-{
-	struct scene s = scene_make("127.0.0.1", NULL, NULL);
-	int link = attach(bpf->progs.guard_egress, ATTACH_TCX_EGRESS);
-	struct guard guard = { .cookie = s.c.cookie, .rcv_nxt = numbers_of(s.c.server).rcv_nxt };
-
-	guard_set(&s.c.key, &guard);
-	send_pattern(s.c.server, 10, 0);
-	expect_pattern(s.c.client, 10, 0);
-	expect_counter(NO_COUNT);
-	/* It takes a byte; that must not be told. */
-	send_pattern(s.c.client, 1, 0);
-	assert_true(wait_until(unread(s.c.server) == 1));
-	assert_true(wait_until(counter_now(COUNTER_EGRESS_ACK) > 0));
-	assert_int_equal(info_of(s.c.client).tcpi_unacked, 1);
-	assert_true(guard_of(&s.c.key).child_of == 0);
-	/* It is gone; neither must that. */
-	assert_int_equal(counter_now(COUNTER_EGRESS_RST), 0);
-	reset(s.c.server);
-	s.c.server = -1;
-	assert_int_equal(counter_now(COUNTER_EGRESS_RST), 1);
-	assert_int_equal(info_of(s.c.client).tcpi_state, STATE_ESTABLISHED);
-	close(link);
-	scene_drop(&s);
-}
-
-/* The new socket may say anything. */
-static void test_egress_new_socket(void **state)
-{
-	struct scene s = scene_make("127.0.0.1", NULL, NULL);
-	int link = attach(bpf->progs.guard_egress, ATTACH_TCX_EGRESS);
-	struct guard guard = { .cookie = s.c.cookie + 1,
-			       .rcv_nxt = numbers_of(s.c.server).rcv_nxt };
-
-	guard_set(&s.c.key, &guard);
-	send_pattern(s.c.client, 10, 0);
-	assert_true(wait_until(info_of(s.c.client).tcpi_unacked == 0));
-	assert_true(guard_of(&s.c.key).child_of == guard.cookie);
-	reset(s.c.server);
-	s.c.server = -1;
-	assert_true(wait_until(info_of(s.c.client).tcpi_state == STATE_CLOSE));
-	expect_counter(NO_COUNT);
-	close(link);
-	scene_drop(&s);
-}
-
-/* A reset in answer to a packet that found only a listener: nobody's but, since 6.13, its own. */
-static void test_egress_listener(void **state)
-{
-	int listener = listen_on("127.0.0.1", 0, NULL);
-	int link = attach(bpf->progs.guard_egress, ATTACH_TCX_EGRESS);
-	struct endpoint remote = endpoint_of("127.0.0.1", 40000), local = local_of(listener);
-	struct guard guard = { .cookie = 1, .rcv_nxt = RCV_NXT };
-	struct flow_key key;
-	struct segment segment = { .key = &key, .seq = RCV_NXT, .ack = SND_NXT, .window = 100 };
-
-	key_fill(&key, &remote, &local);
-	guard_set(&key, &guard);
-	raw_send(segment);
-	assert_int_equal(counter_now(COUNTER_EGRESS_RST), 1);
-	assert_true(guard_of(&key).child_of == 0);
-	expect_counter(COUNTER_EGRESS_RST);
-	close(link);
-	close(listener);
-}
 
 /* What this host sends to itself has no checksum yet. */
 static void test_ingress_no_checksum(void **state)
@@ -615,45 +355,6 @@ static void test_ingress_no_checksum(void **state)
 	expect_pattern(s.c.server, sizeof(expected), 0);
 	close(link);
 	scene_drop(&s);
-}
-
-static void released_set(const struct flow_key *key, uint64_t until_ns)
-{
-	struct released moment = { .until_ns = until_ns, .snd_nxt = SND_NXT };
-
-	assert_int_equal(bpf_map__update_elem(bpf->maps.released, key, sizeof(*key), &moment,
-					      sizeof(moment), BPF_ANY),
-			 0);
-}
-
-/* A reset that is late by a moment is dropped, if it stands where the old socket's would. */
-static void test_late_reset(void **state)
-{
-	for (size_t i = 0; i < 2; i++) {
-		struct wire late = wire_out(&keys[i], SND_NXT, RCV_NXT, true);
-		struct wire later = wire_out(&keys[i], SND_NXT + 1, RCV_NXT, true);
-		struct wire data = wire_out(&keys[i], SND_NXT, RCV_NXT + 1, false);
-		struct flow_key other = keys[i];
-		struct wire others;
-
-		other.remote_port ^= htons(1);
-		others = wire_out(&other, SND_NXT, RCV_NXT, true);
-		bpf->bss->released_until_ns = UINT64_MAX;
-		expect_out(&late, NEXT, NO_COUNT);
-		released_set(&keys[i], UINT64_MAX);
-		expect_out(&late, DROP, COUNTER_LATE_RST);
-		expect_out(&late, DROP, COUNTER_LATE_RST);
-		expect_out(&later, NEXT, NO_COUNT);
-		expect_out(&data, NEXT, NO_COUNT);
-		expect_out(&others, NEXT, NO_COUNT);
-		/* The moment of another one has not passed, this one's has. */
-		released_set(&keys[i], coarse_ns());
-		expect_out(&late, NEXT, NO_COUNT);
-		/* There is none at all. */
-		released_set(&keys[i], UINT64_MAX);
-		bpf->bss->released_until_ns = coarse_ns();
-		expect_out(&late, NEXT, NO_COUNT);
-	}
 }
 
 /* On the old socket: what had passed the device when the entry appeared. */
@@ -696,19 +397,20 @@ static void test_socket_held(void **state)
 	socket_held("::1");
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, guard_bench_make, bench_drop)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_ingress_others),	TEST(test_ingress_tuple),
-		TEST(test_ingress_held),	TEST(test_ingress_lengths),
-		TEST(test_ingress_unverified),	TEST(test_ingress_no_room),
-		TEST(test_ingress_parked),	TEST(test_ingress_not_tcp),
-		TEST(test_ingress_inject),	TEST(test_ingress_repeated),
-		TEST(test_ingress_no_checksum), TEST(test_egress),
-		TEST(test_egress_old_socket),	TEST(test_egress_new_socket),
-		TEST(test_egress_listener),	TEST(test_late_reset),
+		TEST(test_ingress_others),
+		TEST(test_ingress_tuple),
+		TEST(test_ingress_held),
+		TEST(test_ingress_lengths),
+		TEST(test_ingress_unverified),
+		TEST(test_ingress_no_room),
+		TEST(test_ingress_parked),
+		TEST(test_ingress_not_tcp),
+		TEST(test_ingress_inject),
+		TEST(test_ingress_repeated),
+		TEST(test_ingress_no_checksum),
 		TEST(test_socket_held),
 	};
 
