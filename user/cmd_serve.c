@@ -34,8 +34,9 @@ static const char usage[] =
 	"\n"
 	"The resident process: steers while windows are open, and listens on the control socket "
 	"for `open`,\n"
-	"`close`, `run` and `status`. `open` and `run` start one when there is none, so this verb "
-	"is for systemd.\n"
+	"`close`, `run` and `status`. `open`, `run` and `challenge add` start one when there is "
+	"none, so this\n"
+	"verb is for systemd.\n"
 	"SIGTERM closes all windows, finishes what has begun and ends.\n"
 	"\n"
 	"  --arm=ADDRESS            steer exactly while somebody listens there (127.0.0.1:31443, "
@@ -186,7 +187,7 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 			if (number(optarg, STEER_MAX_SNIFFERS, &options->workers) < 0 ||
 			    options->workers == 0) {
 				cmd_usage_error(argv,
-						"--workers: a number from 1 to 64 is wanted, not",
+						"--workers: a number from 1 to 64 is wanted, not ",
 						optarg);
 				return CMD_BAD_USAGE;
 			}
@@ -204,7 +205,7 @@ static enum cmd_parsed parse(int argc, char **argv, struct serve_options *option
 		case 'r':
 			if (number(optarg, INT_MAX, &n) < 0 || !is_pipe((int)n)) {
 				cmd_usage_error(argv,
-						"--ready-fd: not a pipe's descriptor:", optarg);
+						"--ready-fd: not a pipe's descriptor: ", optarg);
 				return CMD_BAD_USAGE;
 			}
 			options->ready_fd = (int)n;

@@ -134,11 +134,11 @@ void conn_wait_for_target(struct conn_owner *owner, struct conn *conn, bool abse
 
 	if (conn->route.to_responder)
 		limit_ns = CONN_RESPONDER_WAIT_NS;
-	if (conn->state != CONN_WAITING) {
-		conn_set_state(owner, conn, CONN_WAITING);
-		/* Errors and a reset only; what the client sends is for the target. */
+	/* Errors and a reset only; what the client sends is for the target. */
+	if (conn->state != CONN_WAITING || !conn->polled)
 		poll_for(owner, conn, 0);
-	}
+	if (conn->state != CONN_WAITING)
+		conn_set_state(owner, conn, CONN_WAITING);
 	if (!conn->waiting_since_ns) {
 		conn_count(owner, CONN_WAITED);
 		conn->waiting_since_ns = now;
@@ -416,6 +416,7 @@ void conn_drain(struct conn_owner *owner, uint64_t now)
 			sniff(owner, conn, now);
 		} else if (conn->state == CONN_WAITING && conn->route.to_responder) {
 			conn->route = conn->web_server;
+			conn->waiting_since_ns = now;
 			conn_dispatch(owner, conn, now);
 		}
 	}

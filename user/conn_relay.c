@@ -77,6 +77,7 @@ static bool may_pass(int error)
 	switch (-error) {
 	case EADDRNOTAVAIL:
 	case EADDRINUSE:
+	case E2BIG: /* no room in the map of exempt sources */
 	case EAGAIN:
 	case EMFILE:
 	case ENFILE:
@@ -125,7 +126,8 @@ static int relay_without_address(struct conn_owner *owner, struct conn *conn, in
 
 /*
  * As many are relayed as may be. Who asked for relays can have the web server without one, where
- * the kernel can hand off; any other waits until a relay ends. Nothing new is steered meanwhile.
+ * the kernel can hand off and no PROXY header is expected; any other waits until a relay ends.
+ * Nothing new is steered meanwhile.
  */
 static void relay_over_limit(struct conn_owner *owner, struct conn *conn, unsigned reason,
 			     uint64_t now)
@@ -133,7 +135,9 @@ static void relay_over_limit(struct conn_owner *owner, struct conn *conn, unsign
 	if (!conn->over_relays)
 		conn_count(owner, CONN_OVER_RELAYS);
 	conn->over_relays = true;
-	if (reason == REASON_ASKED && owner->handoff && !conn->web_server.elsewhere) {
+	if (reason == REASON_ASKED && owner->handoff && !conn->web_server.elsewhere &&
+	    conn->web_server.client_ip != CLIENT_IP_PROXY_V1 &&
+	    conn->web_server.client_ip != CLIENT_IP_PROXY_V2) {
 		conn->route = conn->web_server;
 		conn->route.plane = conn->web_server.plane = PLANE_AUTO;
 		conn_dispatch(owner, conn, now);
@@ -175,6 +179,9 @@ void conn_relay(struct conn_owner *owner, struct conn *conn, unsigned reason, ui
 		}
 	}
 	if (r < 0) {
+		/* With the client's own address they are that client's ports. */
+		if (r == -EADDRNOTAVAIL && conn->route.client_ip != CLIENT_IP_TRANSPARENT)
+			routes_no_ports(owner->routes, now);
 		conn_wait_for_target(owner, conn, means_absent(r), now);
 		return;
 	}

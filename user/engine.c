@@ -258,11 +258,13 @@ static bool quiet(const struct engine *engine)
 	for (unsigned i = 0; i < engine->n_loops; i++) {
 		unsigned accept_queue = 0;
 		unsigned syn_queue = 0;
+		int err;
 
 		if (loop_unsettled(engine->loops[i]))
 			return false;
-		if (steer_queue(engine->programs.steer, i, &accept_queue, &syn_queue) == 0 &&
-		    (accept_queue || syn_queue))
+		err = steer_queue(engine->programs.steer, i, &accept_queue, &syn_queue);
+		/* -ENOENT: it has no sniffer any more. */
+		if (err != -ENOENT && (err || accept_queue || syn_queue))
 			return false;
 		/* It may have been accepted between the two looks. */
 		if (loop_unsettled(engine->loops[i]))

@@ -24,6 +24,7 @@
 /* Linux 6.6; Debian 12's headers are older. */
 #define ATTACH_TCX_INGRESS 46
 #define ATTACH_TCX_EGRESS  47
+#define LINK_BEFORE	   (1u << 3) /* BPF_F_BEFORE; with no other named: all others */
 
 struct guards {
 	struct handoff_bpf *bpf;
@@ -165,17 +166,19 @@ static int device_attach(struct guards *guards, struct guards_device *device)
 {
 	_cleanup_close_ int ingress = -1;
 	_cleanup_close_ int egress = -1;
+	/* Before others, whose verdict may be the last word: TCX_PASS, as Cilium's programs say. */
+	LIBBPF_OPTS(bpf_link_create_opts, first, .flags = LINK_BEFORE);
 	uint8_t one = 1;
 	int err = device_read(guards->ioctl_fd, device);
 
 	if (err)
 		return err;
 	ingress = bpf_link_create(bpf_program__fd(guards->bpf->progs.guard_ingress),
-				  (int)device->ifindex, ATTACH_TCX_INGRESS, NULL);
+				  (int)device->ifindex, ATTACH_TCX_INGRESS, &first);
 	if (ingress < 0)
 		return ingress;
 	egress = bpf_link_create(bpf_program__fd(guards->bpf->progs.guard_egress),
-				 (int)device->ifindex, ATTACH_TCX_EGRESS, NULL);
+				 (int)device->ifindex, ATTACH_TCX_EGRESS, &first);
 	if (egress < 0)
 		return egress;
 	err = bpf_map__update_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
@@ -280,6 +283,10 @@ int guards_commit(struct guards *guards, struct commit_block *block, unsigned if
 
 	bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_commit), block, sizeof(*block),
 		     block, ifindex, 0, &err);
+	/* The device has gone: the guard entry can be taken away from anywhere. */
+	if (err == -ENODEV && ifindex)
+		bpf_util_run(bpf_program__fd(guards->bpf->progs.handoff_commit), block,
+			     sizeof(*block), block, 0, 0, &err);
 	return err;
 }
 

@@ -33,7 +33,10 @@
 #include "translated.h"
 #include "util.h"
 
-#define STATE_CLOSE_WAIT 8	      /* include/net/tcp_states.h */
+/* include/net/tcp_states.h */
+#define STATE_ESTABLISHED 1
+#define STATE_SYN_RECV	  3
+#define STATE_CLOSE_WAIT  8
 #define SCRATCH_SIZE	 (256u << 10) /* grows when a client has sent more */
 #define SCRATCH_SPARE	 (64u << 10)
 #define FRAME_MAX	 3400 /* what one test-run's page holds */
@@ -323,6 +326,11 @@ static int seize(struct handoff_worker *worker, struct handoff_job *job, struct 
 			block->untranslated = !translated(fd, &job->local);
 		block->result = SEIZE_GONE;
 		err = guards_seize(worker->guards, block, ifindex);
+		if (err == -ENODEV && ifindex) {
+			/* The device of an earlier connection, which has gone meanwhile. */
+			worker->ifindex = ifindex = 0;
+			continue;
+		}
 		if (err)
 			return err;
 		if (block->result == SEIZE_TRANSLATED && !worker->filtered) {
@@ -343,6 +351,17 @@ static int seize(struct handoff_worker *worker, struct handoff_job *job, struct 
 	if (block->result == SEIZE_OK)
 		job->device = guards_device(worker->guards, block->ifindex, &err);
 	return 0;
+}
+
+/* Does its client still wait for an answer? */
+static bool is_alive(int fd)
+{
+	struct tcp_info info = {};
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       (info.tcpi_state == STATE_ESTABLISHED || info.tcpi_state == STATE_SYN_RECV ||
+		info.tcpi_state == STATE_CLOSE_WAIT);
 }
 
 static enum handoff_answer seize_answer(enum seize_result result)
@@ -549,6 +568,9 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		job->result = SEIZE_STATE;
 		return HANDOFF_REFUSED;
 	}
+	/* Not found, but there: its handshake is not over (TCP Fast Open), or it is bound to a VRF. */
+	if (job->result == SEIZE_GONE && is_alive(fd))
+		job->result = SEIZE_STATE;
 	if (job->result != SEIZE_OK)
 		return seize_answer(job->result);
 

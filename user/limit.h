@@ -57,6 +57,8 @@
  */
 #define RELAY_MAX_CONNS 65536
 #define RELAY_FDS_16THS 7
+/* Nothing new is steered for so long after a relay found no source port to connect from. */
+#define ROUTES_NO_PORTS_NS (UINT64_C(1) * 1000000000)
 
 /* --- windows and challenges: one more is refused, with a line --- */
 

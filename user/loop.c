@@ -220,8 +220,6 @@ static void wake(struct loop *loop, uint64_t now)
 	}
 	if (__atomic_exchange_n(&loop->kill, false, __ATOMIC_ACQUIRE))
 		conn_kill(&loop->owner);
-	if (__atomic_load_n(&loop->retire, __ATOMIC_ACQUIRE) && !loop->retired)
-		retire(loop);
 }
 
 static void handle_event(struct loop *loop, const struct epoll_event *event, uint64_t now)
@@ -303,6 +301,10 @@ static void *run(void *arg)
 		/* While draining the main thread waits for the last of them. */
 		if (loop->owner.draining && before && !conn_unsettled(&loop->owner))
 			notify(loop);
+		/* It may have looked when one was between two states. */
+		if (__atomic_load_n(&loop->retire, __ATOMIC_ACQUIRE) && !loop->retired &&
+		    !conn_unsettled(&loop->owner))
+			retire(loop);
 	}
 	return NULL;
 }

@@ -24,7 +24,7 @@ static const struct {
 	{ "status", cmd_status, "show windows, connections and counters" },
 	{ "doctor", cmd_doctor, "can this host do it? what is in the way? what to do?" },
 	{ "probe", cmd_probe, "connect to a name as a CA would, and explain what answers" },
-	{ "serve", cmd_serve, "the resident process; open and run start it by themselves" },
+	{ "serve", cmd_serve, "the resident process; open, run and challenge start it by themselves" },
 	{ "responder", cmd_responder, NULL }, /* the resident process starts it */
 };
 

@@ -116,6 +116,7 @@ static enum relay_failure failure_of_error(int error)
 	case ENOMEM:
 	case ENOBUFS:
 	case ENOSPC:
+	case E2BIG:
 		return RELAY_NO_RESOURCE;
 	case EPERM:
 	case EACCES:

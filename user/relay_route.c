@@ -29,7 +29,8 @@
  * 511 down (NATs and rresvport() start from 1023 or 600), then those above 1023, then from 1024 up.
  * A client gets the first that it does not use yet, so the number of rules is that of the busiest
  * client's relays, not that of all relays. Nothing is shared between workers: policy.c keeps their
- * rules and routes apart, and each worker begins to search at another port.
+ * rules and routes apart, and each worker begins to search at another port, as far as can be from
+ * those of the others.
  *
  * Where the target is on another host, its answers come in from there if this host is their way
  * back to C; the same rule catches them without "iif lo".
@@ -95,13 +96,24 @@ struct relay_route {
 
 /* ---- rules ---- */
 
+/* Where this worker begins in @n_ports: the first at 0, the second half-way, then the quarters. */
+static unsigned first_of(const struct relay_route *route, unsigned n_ports)
+{
+	unsigned owner = route->policy.owner, sixty_fourths = 0;
+
+	for (unsigned bit = 1; bit < POLICY_OWNERS; bit <<= 1)
+		if (owner & bit)
+			sixty_fourths += POLICY_OWNERS / 2 / bit;
+	return n_ports * sixty_fourths / POLICY_OWNERS;
+}
+
 /* The @nth of the ports that this worker may use, 0 when there are no more. */
 static uint16_t nth_port(const struct relay_route *route, unsigned nth)
 {
-	unsigned start = route->policy.owner * (ROUTE_LOW_PORTS / POLICY_OWNERS), n;
+	unsigned n;
 
 	if (route->low_ports && nth < ROUTE_LOW_PORTS) {
-		n = (nth + start) % ROUTE_LOW_PORTS;
+		n = (nth + first_of(route, ROUTE_LOW_PORTS)) % ROUTE_LOW_PORTS;
 		if (n < ROUTE_LOW_FIRST)
 			return (uint16_t)(ROUTE_LOW_FIRST - n);
 		return (uint16_t)(ROUTE_LOW_PORTS - (n - ROUTE_LOW_FIRST));
@@ -109,7 +121,8 @@ static uint16_t nth_port(const struct relay_route *route, unsigned nth)
 	n = nth - (route->low_ports ? ROUTE_LOW_PORTS : 0);
 	if (n >= ROUTE_HIGH_PORTS)
 		return 0;
-	return (uint16_t)(ROUTE_LOW_PORTS + 1 + (n + start) % ROUTE_HIGH_PORTS);
+	n = (n + first_of(route, ROUTE_HIGH_PORTS)) % ROUTE_HIGH_PORTS;
+	return (uint16_t)(ROUTE_LOW_PORTS + 1 + n);
 }
 
 static bool bit_test(const uint8_t *bits, unsigned n)

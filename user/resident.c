@@ -88,11 +88,18 @@ static bool look_at_relays(struct resident *resident, uint64_t now)
 {
 	const uint64_t max = resident->routes.max_relays;
 	const uint64_t n = routes_relays(&resident->routes);
-	bool full = n >= (resident->relays_full ? max * 7 / 8 : max * 15 / 16);
+	bool no_ports = routes_lack_ports(&resident->routes, now);
+	bool full = no_ports || n >= (resident->relays_full ? max * 7 / 8 : max * 15 / 16);
 
 	if (full && !resident->relays_full) {
 		resident->times_full++;
-		if (log_limit_ok(&resident->full_limit, 1, 60 * NSEC_PER_SEC, now))
+		if (!log_limit_ok(&resident->full_limit, 1, 60 * NSEC_PER_SEC, now))
+			;
+		else if (no_ports)
+			log_warn("%llu connections are relayed, and there is no source port for "
+				 "one more: new ones are not steered until some have ended",
+				 (unsigned long long)n);
+		else
 			log_warn("%llu connections are relayed, of %llu that may be: new ones are "
 				 "not steered until some have ended; more descriptors (ulimit -n) "
 				 "allow more",
@@ -270,13 +277,21 @@ static int check_elsewhere(const struct window_options *options, char *error, si
 {
 	char at[ENDPOINT_STRLEN];
 
+	endpoint_format(&options->web_server, at);
+	if (options->plane == PLANE_HANDOFF) {
+		snprintf(error, error_size,
+			 "the web server at %s is not in this network namespace; without "
+			 "--plane=handoff connections are relayed",
+			 at);
+		return -EOPNOTSUPP;
+	}
 	if (options->client_ip != CLIENT_IP_TRANSPARENT || options->client_ip_chosen)
 		return 0;
 	snprintf(error, error_size,
 		 "the web server at %s is not on this host, and would answer the clients past "
 		 "it: say --client-ip=proxy-v2 (it must expect that), --client-ip=none (it sees "
 		 "this host's address), or --client-ip=transparent if this host is its router",
-		 endpoint_format(&options->web_server, at));
+		 at);
 	return -EINVAL;
 }
 

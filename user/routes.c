@@ -24,6 +24,7 @@ void routes_init(struct routes *routes, uint32_t max_relays)
 	routes->stray = (struct tally){ .way = { .client_ip = CLIENT_IP_TRANSPARENT } };
 	routes->max_relays = max_relays;
 	routes->relays = 0;
+	routes->no_ports_ns = 0;
 }
 
 void routes_free(struct routes *routes)
@@ -49,6 +50,18 @@ void routes_relay(struct routes *routes, bool on)
 uint32_t routes_relays(const struct routes *routes)
 {
 	return __atomic_load_n(&routes->relays, __ATOMIC_RELAXED);
+}
+
+void routes_no_ports(struct routes *routes, uint64_t now_ns)
+{
+	__atomic_store_n(&routes->no_ports_ns, now_ns, __ATOMIC_RELAXED);
+}
+
+bool routes_lack_ports(const struct routes *routes, uint64_t now_ns)
+{
+	uint64_t lacked_ns = __atomic_load_n(&routes->no_ports_ns, __ATOMIC_RELAXED);
+
+	return lacked_ns && now_ns < lacked_ns + ROUTES_NO_PORTS_NS;
 }
 
 static struct tally_way way_of(const struct window *window)

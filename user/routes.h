@@ -22,6 +22,7 @@ struct routes {
 	struct tally stray;	  /* connections of no window, open or closed */
 	uint32_t max_relays;	  /* relayed connections at once, of all workers */
 	uint32_t relays;	  /* those that there are; __atomic */
+	uint64_t no_ports_ns;	  /* when a relay last found no source port; __atomic */
 };
 
 /* Where one connection goes, and how. */
@@ -59,6 +60,12 @@ void routes_relay(struct routes *routes, bool on);
 
 /* How many are; any thread. */
 uint32_t routes_relays(const struct routes *routes);
+
+/* There was no source port for one more, at @now_ns; any thread. */
+void routes_no_ports(struct routes *routes, uint64_t now_ns);
+
+/* Was that so until a moment ago? */
+bool routes_lack_ports(const struct routes *routes, uint64_t now_ns);
 
 /* Takes @window out; its tally joins the closed ones. */
 void routes_close_window(struct routes *routes, const struct window *window, uint64_t now_ns);

@@ -10,6 +10,7 @@
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "sniffer.h"
@@ -28,5 +29,10 @@ int sniffer_socket(uint16_t port, int backlog)
 	    setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &one, sizeof(one)) < 0 ||
 	    bind(fd, (struct sockaddr *)&sin6, sizeof(sin6)) < 0 || listen(fd, backlog) < 0)
 		return -1;
+	/*
+	 * Such a connection could be accepted before its handshake is over, and only be relayed.
+	 * net.ipv4.tcp_fastopen may have said otherwise in listen().
+	 */
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &(int){ 0 }, sizeof(int));
 	return TAKE_FD(fd);
 }

@@ -111,11 +111,24 @@ static void decoy_accept(const struct syn_cookies *cookies)
 		drop(&fd);
 }
 
-/* The last of the group, and the one that gets whoever connects to their port. 0 or -errno. */
+/*
+ * The last of the group, and the one that gets whoever connects to their port, by IPv4 and without
+ * options as decoy_connect() does. Whose connection comes back from a hand-off gets a sniffer: the
+ * kernel asks the group for one then, too (inet_steal_sock()). 0 or -errno.
+ */
 static int decoy_open(struct syn_cookies *cookies)
 {
-	struct sock_filter choose_last = { .code = BPF_RET | BPF_K, .k = cookies->n_sniffers };
-	const struct sock_fprog program = { .len = 1, .filter = &choose_last };
+	struct sock_filter choose[] = {
+		{ BPF_LD | BPF_B | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF },
+		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0x45 },
+		{ BPF_LD | BPF_H | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF + 22 }, /* to which port */
+		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 1, cookies->sniffers.port },
+		{ BPF_RET | BPF_K, 0, 0, cookies->n_sniffers },
+		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_CPU) },
+		{ BPF_ALU | BPF_MOD | BPF_K, 0, 0, cookies->n_sniffers },
+		{ BPF_RET | BPF_A, 0, 0, 0 },
+	};
+	const struct sock_fprog program = { .len = ARRAY_SIZE(choose), .filter = choose };
 	const int defer_s = DEFER_S;
 	_cleanup_close_ int fd = sniffer_socket(cookies->sniffers.port, 0);
 

@@ -18,6 +18,7 @@ WORKERS = 4              # at most: they don't count under a lock
 RELAYS = DESCRIPTORS * 7 // 16
 PAUSE = RELAYS * 15 // 16  # nothing new is steered from here on
 RESUME = RELAYS * 7 // 8
+PORTS = 8
 
 
 @pytest.fixture
@@ -97,6 +98,50 @@ def test_relays_come_at_once(lab, nginx, steer, few, best):
     steer.close()
 
 
+@pytest.fixture
+def few_ports(lab, steer):
+    """A resident process with few source ports to connect from."""
+    name = "net.ipv4.ip_local_port_range"
+    usual = lab.edge.run("sysctl", "-n", name).split()
+    lab.edge.run("sysctl", "-qw", f"{name}=40000 {40000 + PORTS - 1}")
+    process = lab.edge.start("serve", [BINARY, "serve"])
+    steer.wait_for(process)
+    yield
+    process.kill()
+    lab.edge.run("sysctl", "-qw", f"{name}={' '.join(usual)}")
+
+
+@pytest.mark.needs_steer
+def test_no_source_port(lab, nginx, steer, few_ports):
+    """One has to wait for a port; then new connections go straight to the web server, and nobody else waits."""
+    steer.ok("open", "--plane", "relay", "--client-ip", "none")
+    kept = [tls_on(lab.ca.connect(lab.edge.v4)) for _ in range(PORTS)]
+    assert [request_on(tls) for tls in kept] == [SMALL] * PORTS
+    waiting = lab.ca.connect(lab.edge.v4)
+    waiting.settimeout(longer(20))
+    waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    wait_until(lambda: steer.ask()["relay_limit"]["reached"], what="the lack of ports is seen")
+    before = steer.ask()["counters"]
+    for _ in range(10):
+        assert get(lab, lab.edge.v4) == SMALL
+    after = steer.ask()["counters"]
+    assert after["accepted"] == before["accepted"]
+    assert after["passed_lease_over"] >= before["passed_lease_over"] + 10
+    kept.pop().close()
+    answer = b""
+    while data := waiting.recv(4096):
+        answer += data
+    waiting.close()
+    assert b"400 The plain HTTP request" in answer, answer
+    wait_until(lambda: not steer.ask()["relay_limit"]["reached"], what="it steers again")
+    assert get(lab, lab.edge.v4) == SMALL
+    last = steer.ask()["counters"]
+    assert last["accepted"] == after["accepted"] + 1 and last["lost"] == last["server_down"] == 0
+    for tls in kept:
+        tls.close()
+    steer.close()
+
+
 def test_manual_has_them():
     """The table in the manual, and user/limit.h, are one."""
     header = subprocess.run(["cpp", "-dM", ROOT / "user" / "limit.h"], capture_output=True, text=True, check=True).stdout
@@ -120,6 +165,7 @@ def test_manual_has_them():
             "control conversations": ["CTL_MAX_CONNS"],
             "bytes, lines of a request": ["CTL_MAX_REQUEST", "CTL_MAX_PAIRS"],
             "time to send it": ["CTL_REQUEST_TIMEOUT_S"],
+            "relayed without a port": ["ROUTES_NO_PORTS_NS"],
             "close with Fl -drain": ["CLOSING_MAX_DRAIN"]}.items():
         said = [int(n) for n in re.findall(r"\d+", rows[row])]
         for name in names:

@@ -111,6 +111,13 @@ def test_remote_web_server_needs_a_choice(lab, auto, family):
     assert not auto.windows().keys() - {"default", "another"}
 
 
+def test_remote_web_server_without_relays(lab, auto):
+    """Who wants no relay does not get one for every visitor."""
+    refused = auto.run("open", "--plane", "handoff", "--client-ip", "none", "--web-server", f"{lab.ca.v4}:8443")
+    assert refused.code == 1 and refused.err.count("\n") == 1, refused
+    assert "without --plane=handoff connections are relayed" in refused.err and not auto.windows(), refused
+
+
 def test_remote_responder(lab, auto, best):
     cert, key = make_cert(lab.dir, "remote", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], f"DNS:{NAME}")
     responder = lab.ca.start("responder", ["openssl", "s_server", "-accept", f"{lab.ca.v4}:31443", "-alpn",

@@ -78,6 +78,7 @@ struct client {
 	bool translated; /* its packets carry other addresses */
 	uint32_t events; /* of epoll */
 	bool polled;
+	bool unpolled; /* it could not be, at least once */
 	void *data;
 
 	/* For the oracle. */
@@ -187,6 +188,7 @@ static int model_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *eve
 	check(client->place == OURS);
 	check(client->polled == (op != EPOLL_CTL_ADD));
 	if (model.epoll_fails && op != EPOLL_CTL_DEL) {
+		client->unpolled = true;
 		errno = ENOMEM;
 		return -1;
 	}
@@ -488,6 +490,11 @@ void routes_relay(struct routes *routes, bool on)
 uint32_t routes_relays(const struct routes *routes)
 {
 	return routes->relays;
+}
+
+void routes_no_ports(struct routes *routes, uint64_t now_ns)
+{
+	check(now_ns > 0);
 }
 
 int steer_exempt(struct steer *steer, const struct endpoint *source, bool add)

@@ -365,6 +365,8 @@ static void check_connection(const struct conn *conn)
 	case CONN_WAITING:
 		check(client->place == OURS && client->fd == conn->fd);
 		check(conn->polled == client->polled);
+		/* Else nobody would see the client go. */
+		check(conn->polled || client->unpolled || conn->state == CONN_SNIFFING);
 		break;
 	case CONN_ADOPTING:
 		check(client->place == GAP);

@@ -66,6 +66,7 @@ static void test_no_exemption_no_connection(void **state)
 	assert_int_equal(relay_start(&b.worker, fd, &b.client_addr, &b.front_addr, &b.target_addr,
 				     &options, &b, NULL),
 			 -E2BIG);
+	assert_int_equal(b.worker.counters.failed[RELAY_NO_RESOURCE], 1);
 	fcntl(b.target, F_SETFL, O_NONBLOCK);
 	assert_int_equal(accept(b.target, NULL, NULL), -1);
 	assert_int_equal(errno, EAGAIN);

@@ -399,6 +399,26 @@ static void test_many_of_one_client(void **state)
 	assert_int_equal(left_now(), 0);
 }
 
+/* Workers don't know of each other's ports: they begin far apart. */
+static void test_workers_begin_apart(void **state)
+{
+	struct endpoint seen[4];
+	struct bench b[4];
+
+	if (unprivileged())
+		skip();
+	for (size_t i = 0; i < ARRAY_SIZE(b); i++) {
+		bench_open(&b[i], "10.77.0.1");
+		relay_from(&b[i], "10.77.0.2");
+		seen[i] = peer_addr(b[i].server);
+		for (size_t j = 0; j < i; j++)
+			assert_true(abs(seen[i].port - seen[j].port) >= 200);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(b); i++)
+		bench_close(&b[i]);
+	assert_int_equal(left_now(), 0);
+}
+
 /* Another client costs a route, not a rule; another worker has its own of both. */
 static void test_rules_are_shared(void **state)
 {
@@ -528,6 +548,7 @@ int main(void)
 		namespaced(test_direct_is_untouched),
 		namespaced(test_client_at_low_port),
 		namespaced(test_many_of_one_client),
+		namespaced(test_workers_begin_apart),
 		namespaced(test_rules_are_shared),
 		namespaced(test_remote_target),
 		namespaced(test_killed),

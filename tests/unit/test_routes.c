@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "limit.h"
 #include "routes.h"
 #include "util.h"
 
@@ -156,6 +157,17 @@ static void test_reap(void **state)
 	assert_null(routes.closed);
 }
 
+/* A relay that found no source port keeps new connections away for a moment. */
+static void test_no_ports(void **state)
+{
+	assert_false(routes_lack_ports(&routes, 0));
+	assert_false(routes_lack_ports(&routes, 5 * SECOND));
+	routes_no_ports(&routes, 5 * SECOND);
+	assert_true(routes_lack_ports(&routes, 5 * SECOND));
+	assert_true(routes_lack_ports(&routes, 5 * SECOND + ROUTES_NO_PORTS_NS - 1));
+	assert_false(routes_lack_ports(&routes, 5 * SECOND + ROUTES_NO_PORTS_NS));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -164,6 +176,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_closed_before, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stray, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reap, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_ports, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

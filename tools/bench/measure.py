@@ -29,6 +29,11 @@ RATE_MIN = 0.8
 LATE_MAX_MS = 2.0
 
 RATE = 1000
+
+# Windows are opened and closed beside so many plain connections a second, of so many clients, each of which takes
+# about so long for one.
+WINDOW_RATE, WINDOW_CLIENTS, WINDOW_CONNECTION_MS = 5000, 24, 1.0
+WINDOW_PORT = 8443
 MANY_CONNECTIONS = 64
 
 
@@ -188,32 +193,39 @@ def timed_command(argv):
     return took * 1e3
 
 
-def window_latency(lab, web, variant, cycles, rate):
-    """{"open_ms": [...], "close_ms": [...]} of `cycles` windows, with new connections at `rate` per second.
+def window_latency(lab, handoff, cycles, rate):
+    """({"open_ms": [...], "close_ms": [...]} of `cycles` windows, new connections per second meanwhile).
 
-    The times are those of whole commands, as an ACME client's hook runs them: in the namespace already.
+    The times are those of whole commands, as an ACME client's hook runs them: in the namespace already. The
+    connections are plain ones, each checked at both ends: there is no CPU for as many of TLS.
     """
+    server = lab.edge.tool("byteserver", "--listen", f"{lab.edge.v4}:{WINDOW_PORT}")
+    wait_until(lambda: lab.edge.listening(WINDOW_PORT), 10, "byteserver listens")
     load = None
     if rate:
-        load = start_load(lab, DirectOf(variant), "--mode", "connect", "--resume", "--rate", rate,
-                          "--expect-file", web.small, "--seconds", 600)
+        gap_ms = WINDOW_CLIENTS * 1000 / rate - WINDOW_CONNECTION_MS
+        load = lab.ca.tool("hammer", "--connections", 10**9, "--segments", 0, "--threads", WINDOW_CLIENTS,
+                           "--gap-ms", gap_ms, *lab.source_options(), f"{lab.edge.v4}:{WINDOW_PORT}",
+                           progress=False)
+        wait_until(lambda: server.progress()[0], 10, "the load has begun")
     times = {"open_ms": [], "close_ms": []}
+    before = handoff.counters()["handed_off_web"]
     for _ in range(cycles):
-        for act, command in (("open_ms", ["open", "--plane", "handoff"]), ("close_ms", ["close"])):
+        for act, command in (("open_ms", ["open", "--plane", "handoff", "--port", str(WINDOW_PORT)]),
+                             ("close_ms", ["close"])):
             times[act].append(lab.edge.inside(timed_command, [BINARY, *command]))
+    came = 0
     if load:
-        load.send_signal(signal.SIGTERM)
-        result = finish_load(load)
+        result = load.stop_and_result()
+        came = result["ok"] / result["seconds"]
         if result["failed"]:
             raise BenchError(f"window: {result['reasons']}")
-    return times
-
-
-class DirectOf:
-    """The way of a load across windows: the web server sees the client itself, always."""
-
-    def __init__(self, variant):
-        self.peer, self.target = "self", variant.target
+        if handoff.counters()["handed_off_web"] == before:
+            raise BenchError("window: nothing was handed off")
+        if came < rate * RATE_MIN:
+            raise NotBelieved(f"window: only {came:.0f} of {rate} connections/s came")
+    server.stop()
+    return times, came
 
 
 # --- where it goes ------------------------------------------------------------------------------

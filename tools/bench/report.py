@@ -69,8 +69,8 @@ def window_table(document):
 def markdown(document):
     machine = document["machine"]
     lines = [f"Linux {machine['kernel']}, {machine['cpus']} CPUs ({machine['cpu']}), client and servers on them; "
-             f"medians of {document['rounds']} rounds of {document['seconds']:g} s; in brackets the ratio to "
-             "direct.", ""]
+             f"medians of {document['rounds']} rounds of {document['seconds']:g} s, p99.9 of all their connections; "
+             "in brackets the ratio to direct.", ""]
     lines += main_table(document)
     if document["left_out"]:
         lines += [f"Left out, the client or the machine being the bottleneck: {'; '.join(document['left_out'])}.", ""]
