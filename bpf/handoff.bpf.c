@@ -123,6 +123,17 @@ static __always_inline enum seize_result freeze(struct tcp_sock *tp, struct seiz
 	return SEIZE_OK;
 }
 
+/*
+ * Are its packets to be protected by IPsec? What is replayed is not, and tcp_v4_rcv() would drop it:
+ * xfrm4_policy_check(). Policies are for both ways, and the way out is the one that is known.
+ */
+static __always_inline bool is_protected(const struct sock *sk)
+{
+	const struct dst_entry *dst = sk->sk_dst_cache;
+
+	return bpf_core_field_exists(dst->xfrm) && BPF_CORE_READ(dst, xfrm);
+}
+
 /* Is it still the connection that was meant, can it be moved as it stands, is its way guarded? */
 static __always_inline enum seize_result connection_check(struct seize_block *block,
 							  struct tcp_sock *tp)
@@ -142,6 +153,8 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 		return SEIZE_GONE;
 	if (tp->snd_una != tp->snd_nxt)
 		return SEIZE_STATE;
+	if (is_protected(sk))
+		return SEIZE_IPSEC;
 	block->filtered = is_filtered(sk->__sk_common.skc_net.net, is_v4(block->key.local));
 	if (block->filtered && !block->untranslated)
 		return SEIZE_TRANSLATED;

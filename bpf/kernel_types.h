@@ -58,8 +58,11 @@ struct net_device {
 	int ifindex;
 };
 
+struct xfrm_state;
+
 struct dst_entry {
 	struct net_device *dev;
+	struct xfrm_state *xfrm; /* not there without CONFIG_XFRM */
 };
 
 struct sock_common {

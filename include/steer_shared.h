@@ -162,6 +162,7 @@ enum seize_result {
 	SEIZE_FULL,	   /* no room for another guard entry */
 	SEIZE_NO_REUSE,	   /* the target's listener, on another port, is without SO_REUSEADDR */
 	SEIZE_TRANSLATED,  /* DNAT or redirect, or the process is yet to look for that */
+	SEIZE_IPSEC,	   /* it comes by an IPsec policy, which would drop what is replayed */
 	SEIZE_RESULTS
 };
 

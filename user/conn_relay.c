@@ -34,6 +34,7 @@ const char *const conn_reason_names[] = {
 	[SEIZE_FULL] = "too_many_handoffs",
 	[SEIZE_NO_REUSE] = "no_reuseaddr",
 	[SEIZE_TRANSLATED] = "translated",
+	[SEIZE_IPSEC] = "ipsec",
 	[REASON_ASKED] = "forced",
 	[REASON_NO_HANDOFF] = "no_handoff",
 	[REASON_ELSEWHERE] = "elsewhere",

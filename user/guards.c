@@ -54,6 +54,7 @@ const char *const seize_texts[] = {
 	[SEIZE_FULL] = "too many connections are between two sockets",
 	[SEIZE_NO_REUSE] = "the listener lacks SO_REUSEADDR, and would bar the web server's port",
 	[SEIZE_TRANSLATED] = "a DNAT or redirect rule of this host leads them to the port",
+	[SEIZE_IPSEC] = "they come by an IPsec policy",
 };
 _Static_assert(ARRAY_SIZE(seize_texts) == SEIZE_RESULTS, "a text for each result");
 

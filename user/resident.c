@@ -21,6 +21,7 @@
 #include "resident.h"
 #include "summary.h"
 #include "util.h"
+#include "vrf.h"
 
 /* Rules and routes that a killed process has left. */
 static void clean_policy(void)
@@ -295,6 +296,23 @@ static int check_elsewhere(const struct window_options *options, char *error, si
 	return -EINVAL;
 }
 
+/* The sniffers are in no VRF: what comes in by one would be lost. */
+static int check_vrf(uint16_t port, char *error, size_t error_size)
+{
+	struct listener listeners[LISTENERS_MAX];
+	int n = listeners_find(port, listeners);
+	char name[IF_NAMESIZE];
+
+	if (n <= 0 || vrf_find(listeners, n, name) <= 0)
+		return 0;
+	snprintf(error, error_size,
+		 "connections to port %u come in by the VRF %s, and would be lost: no window is "
+		 "opened where the web server is bound to a VRF, or takes connections of all of "
+		 "them (net.ipv4.tcp_l3mdev_accept)",
+		 port, name);
+	return -EOPNOTSUPP;
+}
+
 /* Everything about the options that depends on this host. 0, or -errno with one line in @error. */
 static int check(struct resident *resident, const struct window_options *options, char *error,
 		 size_t error_size)
@@ -307,7 +325,9 @@ static int check(struct resident *resident, const struct window_options *options
 			 no_handoff);
 		return -EOPNOTSUPP;
 	}
-	if (no_handoff || options->plane == PLANE_RELAY)
+	for (size_t i = 0; i < options->n_ports && !err; i++)
+		err = check_vrf(options->ports[i], error, error_size);
+	if (!err && (no_handoff || options->plane == PLANE_RELAY))
 		err = check_client_ip(options, error, error_size);
 	if (err)
 		return err;
