@@ -18,6 +18,8 @@
  * may be smaller than what is to be replayed. It is looked at again at job.next_ns. If the target's
  * listener has gone meanwhile, our own sniffer adopts it back, and all begins anew.
  *
+ * handoff_replay.c says what the client said; this file, when, and what follows.
+ *
  * What never happens: a guard entry goes while the new socket lacks bytes; two new sockets.
  */
 #include <arpa/inet.h>
@@ -27,9 +29,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "handoff.h"
+#include "handoff_parts.h"
 #include "primer.h"
-#include "segment.h"
 #include "translated.h"
 #include "util.h"
 
@@ -37,13 +38,11 @@
 #define STATE_ESTABLISHED 1
 #define STATE_SYN_RECV	  3
 #define STATE_CLOSE_WAIT  8
+
 #define SCRATCH_SIZE	 (256u << 10) /* grows when a client has sent more */
 #define SCRATCH_SPARE	 (64u << 10)
-#define FRAME_MAX	 3400 /* what one test-run's page holds */
 #define SEIZE_TRIES	 5    /* netfilter, a device to be guarded first, perhaps two */
-#define SEGMENTS_AT_ONCE 4    /* of a ClientHello, mostly; more go in bursts */
-#define BURST_SEGMENTS	 48   /* replayed before the new socket is looked at again */
-#define BURSTS		 64   /* of those, before other connections get their turn */
+#define BURSTS		 64   /* of segments, before other connections get their turn */
 #define FIRST_LOOK_NS	 (20 * NSEC_PER_USEC)
 #define LONGEST_LOOK_NS	 (50 * NSEC_PER_MSEC)
 #define PARK_NS		 (20 * NSEC_PER_MSEC) /* then packets in the gap are dropped, not parked */
@@ -52,16 +51,6 @@
 #define LONGEST_RETRY_NS (100 * NSEC_PER_MSEC)
 #define PRIMINGS	 8 /* then it is tried without */
 #define GO_BACK_NS	 (500 * NSEC_PER_MSEC) /* no listener for so long: adopt back */
-
-struct handoff_worker {
-	struct guards *guards;
-	int raw[2];	  /* IPv4, IPv6 */
-	unsigned ifindex; /* the last connection's device: the next one's, nearly always */
-	bool filtered;	  /* netfilter looked at that one: and at the next one, nearly always */
-	uint8_t *scratch;
-	size_t scratch_size;
-	uint8_t frame[SEGMENT_HEADERS_MAX + FRAME_MAX];
-};
 
 static int raw_socket(int family)
 {
@@ -116,133 +105,6 @@ void handoff_worker_free(struct handoff_worker *worker)
 	free(worker);
 }
 
-/* Sends a frame's IP packet through a raw socket. 0 or -errno. */
-static int raw_send(const struct handoff_worker *worker, const struct handoff_job *job,
-		    const uint8_t *frame, size_t len, const struct endpoint *to, uint32_t mark)
-{
-	struct sockaddr_storage sa;
-	socklen_t sa_len;
-	bool v4 = endpoint_is_v4(&job->local);
-
-	if (v4) {
-		struct sockaddr_in *sin = (struct sockaddr_in *)&sa;
-
-		*sin = (struct sockaddr_in){ .sin_family = AF_INET };
-		memcpy(&sin->sin_addr, &to->addr.s6_addr[12], 4);
-		sa_len = sizeof(*sin);
-	} else {
-		struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)&sa;
-
-		*sin6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
-					       .sin6_addr = to->addr,
-					       .sin6_scope_id = to->scope_id };
-		sa_len = sizeof(*sin6);
-	}
-	setsockopt(worker->raw[v4 ? 0 : 1], SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-	if (sendto(worker->raw[v4 ? 0 : 1], frame + SEGMENT_ETHERNET_LEN,
-		   len - SEGMENT_ETHERNET_LEN, 0, (struct sockaddr *)&sa, sa_len) < 0)
-		return -errno;
-	return 0;
-}
-
-/* On lo IPv4 does: a packet from a local address that did not leave by lo is a martian. */
-static bool needs_raw(const struct handoff_job *job)
-{
-	return job->device->ifindex == 1 && endpoint_is_v4(&job->local);
-}
-
-/* Lets a frame arrive on the device that the client's packets come in by. */
-static int inject(const struct handoff_worker *worker, const struct handoff_job *job, size_t len,
-		  uint32_t mark)
-{
-	if (needs_raw(job))
-		return raw_send(worker, job, worker->frame, len, &job->local, mark);
-	return guards_inject(worker->guards, job->device, worker->frame, len, mark);
-}
-
-/* Fills in a segment of the client's, but for what it carries. */
-static struct segment client_segment(const struct handoff_job *job, uint64_t now)
-{
-	const struct guard *guard = &job->guard;
-	uint64_t unit = guard->options & OPTION_USEC_TS ? NSEC_PER_USEC : NSEC_PER_MSEC;
-	uint32_t window = job->snd_wnd >> guard->snd_wscale;
-
-	return (struct segment){
-		.key = &job->key,
-		.mac = job->device->mac,
-		.ack = job->guard.snd_nxt,
-		.window = (uint16_t)MIN(window, UINT16_MAX),
-		.timestamps = guard->options & OPTION_TSTAMP,
-		.tsval = guard->ts_recent,
-		.tsecr = (uint32_t)(now / unit) + guard->tsoffset,
-	};
-}
-
-/*
- * Makes worker.frame what the client sent from sequence number @seq on, one segment. The frame's
- * length, or 0; *ret_len: how much of the sequence it is.
- */
-static size_t client_frame(struct handoff_worker *worker, const struct handoff_job *job,
-			   uint32_t seq, uint64_t now, uint32_t *ret_len)
-{
-	size_t offset = (uint32_t)(seq - job->guard.first_seq);
-	size_t room = MIN(job->device->mtu, FRAME_MAX) - 40 - 32;
-	struct segment segment = client_segment(job, now);
-
-	if (offset > job->len)
-		offset = job->len;
-	segment.seq = seq;
-	segment.payload = job->bytes + offset;
-	segment.len = MIN(room, job->len - offset);
-	segment.fin = job->fin && offset + segment.len == job->len;
-	*ret_len = (uint32_t)segment.len + segment.fin;
-	return segment_build(&segment, worker->frame, sizeof(worker->frame));
-}
-
-static void replay_first(struct handoff_worker *worker, struct handoff_job *job, uint64_t now)
-{
-	uint32_t unused;
-	size_t len = client_frame(worker, job, job->guard.first_seq, now_ns(), &unused);
-
-	/* A failure is seen as a segment that nobody saw, and repeated. */
-	if (len && inject(worker, job, len, MARK_INJECT) == 0)
-		job->injections++;
-	job->injected_ns = now;
-}
-
-/* One burst of what the new socket, which has got to @seq, lacks. */
-static void replay_rest(struct handoff_worker *worker, const struct handoff_job *job, uint32_t seq)
-{
-	for (int i = 0; i < BURST_SEGMENTS && (int32_t)(job->guard.rcv_nxt - seq) > 0; i++) {
-		uint32_t n;
-		size_t len = client_frame(worker, job, seq, now_ns(), &n);
-
-		if (!n || !len || inject(worker, job, len, MARK_INJECT) < 0)
-			return;
-		seq += n;
-	}
-}
-
-/* Gives what the client sent in the gap to whoever has the connection now: up to number @n. */
-static void held_inject(struct handoff_worker *worker, struct handoff_job *job, uint32_t n)
-{
-	struct held held;
-
-	for (; job->held_taken < MIN(n, HELD_PER_GUARD); job->held_taken++) {
-		size_t len;
-
-		if (guards_take_held(worker->guards, &job->key, job->held_taken, &held) < 0 ||
-		    held.cookie != job->cookie)
-			continue;
-		len = segment_from_held(&held, job->device->mac, worker->frame,
-					sizeof(worker->frame));
-		/* If it fails the client sends it again. */
-		if (len)
-			inject(worker, job, len, MARK_HELD);
-	}
-	job->held_taken = n;
-}
-
 static void held_drop(struct handoff_worker *worker, const struct handoff_job *job, uint32_t n)
 {
 	struct held held;
@@ -251,54 +113,13 @@ static void held_drop(struct handoff_worker *worker, const struct handoff_job *j
 		guards_take_held(worker->guards, &job->key, i, &held);
 }
 
-/*
- * The first segments, each with a look at what became of it in one call; what needs a raw socket is
- * looked at later. True: the new socket has everything, and the guard entry is gone.
- */
-static bool replay_and_commit(struct handoff_worker *worker, struct handoff_job *job)
-{
-	uint32_t seq = job->guard.first_seq, n, n_held;
-	int r = REPLAY_TAKEN;
-
-	if (needs_raw(job)) {
-		replay_first(worker, job, job->began_ns);
-		return false;
-	}
-	job->injected_ns = job->began_ns;
-	for (int i = 0; i < SEGMENTS_AT_ONCE && r == REPLAY_TAKEN; i++, seq += n) {
-		size_t len = client_frame(worker, job, seq, job->began_ns, &n);
-
-		r = len ? guards_replay(worker->guards, job->device, worker->frame, len, &n_held)
-			: REPLAY_FAILED;
-		if (i == 0 && (r == REPLAY_INJECTED || r == REPLAY_TAKEN))
-			job->injections++;
-	}
-	if (r != REPLAY_DONE)
-		return false;
-	held_inject(worker, job, n_held);
-	return true;
-}
-
 /* We can't do any more for it: the client is told, in the old socket's name. */
 static void give_up(struct handoff_worker *worker, struct handoff_job *job)
 {
 	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
-	struct flow_key reverse = { .remote_port = job->key.local_port,
-				    .local_port = job->key.remote_port };
-	struct segment reset = { .key = &reverse,
-				 .mac = job->device->mac,
-				 .seq = job->guard.snd_nxt,
-				 .ack = job->guard.rcv_nxt,
-				 .rst = true };
-	size_t len;
 
-	memcpy(reverse.remote, job->key.local, 16);
-	memcpy(reverse.local, job->key.remote, 16);
 	guards_commit(worker->guards, &block, job->device->ifindex);
-	len = segment_build(&reset, worker->frame, sizeof(worker->frame));
-	/* Without the mark: to a client on this host it is a packet like any other. */
-	if (len)
-		raw_send(worker, job, worker->frame, len, &job->remote, 0);
+	replay_reset(worker, job);
 	held_drop(worker, job, block.n_held);
 }
 
@@ -308,7 +129,7 @@ static void unfreeze(struct handoff_worker *worker, struct handoff_job *job)
 	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
 
 	guards_commit(worker->guards, &block, job->device->ifindex);
-	held_inject(worker, job, block.n_held);
+	replay_held(worker, job, block.n_held);
 }
 
 /*
@@ -520,12 +341,12 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 		if (guards_commit(worker->guards, &block, job->device->ifindex) < 0)
 			break;
 		if (block.result == COMMIT_DONE || block.result == COMMIT_NO_GUARD) {
-			held_inject(worker, job, block.n_held);
+			replay_held(worker, job, block.n_held);
 			return HANDOFF_DONE;
 		}
 		if (block.result == COMMIT_HELD) {
 			/* Once: the new socket acknowledges these, and so the client sends more. */
-			held_inject(worker, job, block.n_held);
+			replay_held(worker, job, block.n_held);
 			continue;
 		}
 		if (block.result == COMMIT_NO_CHILD) {

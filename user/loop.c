@@ -301,7 +301,7 @@ static void *run(void *arg)
 		/* While draining the main thread waits for the last of them. */
 		if (loop->owner.draining && before && !conn_unsettled(&loop->owner))
 			notify(loop);
-		/* It may have looked when one was between two states. */
+		/* The main thread may have looked when one was between two states. */
 		if (__atomic_load_n(&loop->retire, __ATOMIC_ACQUIRE) && !loop->retired &&
 		    !conn_unsettled(&loop->owner))
 			retire(loop);

@@ -84,6 +84,18 @@ void resident_stay(struct resident *resident)
 		log_warn("no window can be opened: %s", error);
 }
 
+static void warn_full(uint64_t n, uint64_t max, bool no_ports)
+{
+	if (no_ports)
+		log_warn("%llu connections are relayed, and there is no source port for one more: "
+			 "new ones are not steered until some have ended",
+			 (unsigned long long)n);
+	else
+		log_warn("%llu connections are relayed, of %llu that may be: new ones are not "
+			 "steered until some have ended; more descriptors (ulimit -n) allow more",
+			 (unsigned long long)n, (unsigned long long)max);
+}
+
 /* Are so many relayed that what is new had better not be steered? */
 static bool look_at_relays(struct resident *resident, uint64_t now)
 {
@@ -94,17 +106,8 @@ static bool look_at_relays(struct resident *resident, uint64_t now)
 
 	if (full && !resident->relays_full) {
 		resident->times_full++;
-		if (!log_limit_ok(&resident->full_limit, 1, 60 * NSEC_PER_SEC, now))
-			;
-		else if (no_ports)
-			log_warn("%llu connections are relayed, and there is no source port for "
-				 "one more: new ones are not steered until some have ended",
-				 (unsigned long long)n);
-		else
-			log_warn("%llu connections are relayed, of %llu that may be: new ones are "
-				 "not steered until some have ended; more descriptors (ulimit -n) "
-				 "allow more",
-				 (unsigned long long)n, (unsigned long long)max);
+		if (log_limit_ok(&resident->full_limit, 1, 60 * NSEC_PER_SEC, now))
+			warn_full(n, max, no_ports);
 	}
 	return resident->relays_full = full;
 }
@@ -270,9 +273,9 @@ static int check_client_ip(const struct window_options *options, char *error, si
 }
 
 /*
- * The web server is on another host, or in another network namespace. Its answers to the clients'
- * own addresses come by here only if we are its router; else every connection would be lost, and
- * there is no way to find out but to lose one.
+ * The web server is on another host, or in another network namespace: only a relay gets there. Its
+ * answers to the clients' own addresses come by here only if we are its router; else every
+ * connection would be lost, and there is no way to find out but to lose one.
  */
 static int check_elsewhere(const struct window_options *options, char *error, size_t error_size)
 {
@@ -281,8 +284,8 @@ static int check_elsewhere(const struct window_options *options, char *error, si
 	endpoint_format(&options->web_server, at);
 	if (options->plane == PLANE_HANDOFF) {
 		snprintf(error, error_size,
-			 "the web server at %s is not in this network namespace; without "
-			 "--plane=handoff connections are relayed",
+			 "the web server at %s is not on this host; without --plane=handoff "
+			 "connections are relayed",
 			 at);
 		return -EOPNOTSUPP;
 	}

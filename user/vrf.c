@@ -81,7 +81,7 @@ int vrf_find(const struct listener *listeners, int n, char ret_name[IF_NAMESIZE]
 	struct vrf_search search = {
 		.listeners = listeners, .n = n, .accept = unbound_accept(), .name = ret_name
 	};
-	bool bound = search.accept;
+	bool possible = search.accept;
 	struct mnl_socket *nl;
 	char buf[32768];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
@@ -90,8 +90,8 @@ int vrf_find(const struct listener *listeners, int n, char ret_name[IF_NAMESIZE]
 	int more = -1;
 
 	for (int i = 0; i < n; i++)
-		bound |= listeners[i].device;
-	if (!bound)
+		possible |= listeners[i].device;
+	if (!possible)
 		return 0;
 	nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
 	if (!nl)

@@ -33,6 +33,10 @@
 #define LO	1 /* ifindex */
 #define WAIT_MS 5000
 
+/* Linux 6.6; Debian 12's headers are older. */
+#define ATTACH_TCX_INGRESS 46
+#define ATTACH_TCX_EGRESS  47
+
 /* One end's view of a connection: what seize is told, and the sockets themselves. */
 struct connection {
 	int client, server;

@@ -206,6 +206,51 @@ static inline int web_server_at(const struct place *place, const struct socket_o
 #define for_each_place(place) \
 	for (const struct place *place = places; place < places + ARRAY_SIZE(places); place++)
 
+/* ---- a long gap ---- */
+
+/* A firewall between guard_ingress and TCP drops what is @match. */
+static inline void drop_begin(const char *match)
+{
+	char command[256];
+
+	snprintf(
+		command, sizeof(command),
+		"nft 'table inet gap { chain input { type filter hook input priority 0; %s drop; };"
+		" }'",
+		match);
+	run(command);
+}
+
+/* No new socket is made meanwhile. */
+static inline void gap_begin(const struct connection *c)
+{
+	char match[64];
+
+	snprintf(match, sizeof(match), "tcp sport %u tcp dport %u", c->remote.port, c->local.port);
+	drop_begin(match);
+}
+
+static inline void gap_end(void)
+{
+	run("nft delete table inet gap");
+}
+
+/* A connection that has left the sniffer and got nowhere yet. */
+static inline enum handoff_answer begin_in_gap(struct handoff_job *job, struct connection *c,
+					       size_t len)
+{
+	enum handoff_answer answer;
+
+	if (len)
+		send_pattern(c->client, len, 0);
+	wait_unread(c, (unsigned)len);
+	gap_begin(c);
+	*job = job_of(c, &c->local);
+	answer = begin(job, c);
+	assert_int_equal(answer, HANDOFF_PENDING);
+	return answer;
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, bench_make, bench_drop)
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: handoff.c primer.c translated.c guards.c steer.c segment.c bpf_util.c log.c log_record.c addr.c
+// uses: handoff.c handoff_replay.c primer.c translated.c guards.c steer.c segment.c bpf_util.c log.c log_record.c addr.c
 /* Hand-offs with a long gap: what happens before the new socket is there. */
 #include "handoff_bench.h"
 
@@ -9,38 +9,6 @@ static uint64_t counter_now(enum guard_counter counter)
 
 	guards_counters(guards, now);
 	return now[counter];
-}
-
-/* A firewall between guard_ingress and TCP: no new socket is made while it drops. */
-static void gap_begin(const struct connection *c)
-{
-	char command[256];
-
-	snprintf(command, sizeof(command),
-		 "nft 'table inet gap { chain input { type filter hook input priority 0;"
-		 " tcp sport %u tcp dport %u drop; }; }'",
-		 c->remote.port, c->local.port);
-	run(command);
-}
-
-static void gap_end(void)
-{
-	run("nft delete table inet gap");
-}
-
-/* A connection that has left the sniffer and got nowhere yet. */
-static enum handoff_answer begin_in_gap(struct handoff_job *job, struct connection *c, size_t len)
-{
-	enum handoff_answer answer;
-
-	if (len)
-		send_pattern(c->client, len, 0);
-	wait_unread(c, (unsigned)len);
-	gap_begin(c);
-	*job = job_of(c, &c->local);
-	answer = begin(job, c);
-	assert_int_equal(answer, HANDOFF_PENDING);
-	return answer;
 }
 
 static void test_gap(void **state)

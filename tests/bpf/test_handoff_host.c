@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: handoff.c primer.c translated.c guards.c steer.c segment.c sniffer.c syn_cookies.c listeners.c bpf_util.c log.c log_record.c addr.c
+// uses: handoff.c handoff_replay.c primer.c translated.c guards.c steer.c segment.c sniffer.c syn_cookies.c listeners.c bpf_util.c log.c log_record.c addr.c
 /* Hand-offs where the host does more than usual: others' programs, devices that go, TCP Fast Open,
  * SYN cookies. */
 #include <bpf/bpf.h>
@@ -8,9 +8,6 @@
 #include "handoff_bench.h"
 #include "sniffer.h"
 #include "syn_cookies.h"
-
-#define ATTACH_TCX_INGRESS 46
-#define ATTACH_TCX_EGRESS  47
 
 static void served(struct connection *c, int web_server)
 {
@@ -111,14 +108,9 @@ static void test_device_goes_in_the_gap(void **state)
 	second_device_add();
 	web_server = web_server_at(&second, NULL);
 	c = connection_of(&second, NULL);
-	send_pattern(c.client, 517, 0);
-	wait_unread(&c, 517);
-	run("nft 'table inet gap { chain input { type filter hook input priority 0;"
-	    " tcp dport 443 drop; }; }'");
-	job = job_of(&c, &c.local);
-	assert_int_equal(begin(&job, &c), HANDOFF_PENDING);
+	begin_in_gap(&job, &c, 517);
 	second_device_delete();
-	run("nft delete table inet gap");
+	gap_end();
 	assert_int_equal(handoff_continue(worker, &job, job.began_ns + HANDOFF_DEADLINE_NS + 1),
 			 HANDOFF_LOST);
 	assert_int_equal(guards_count(guards), 0);
@@ -159,8 +151,7 @@ static void test_fast_open(void **state)
 
 	option_set(sniffer, IPPROTO_TCP, TCP_FASTOPEN, 10);
 	/* The SYN and its data come, and no more. */
-	run("nft 'table inet gap { chain input { type filter hook input priority 0;"
-	    " tcp dport 443 tcp flags & (syn | ack) == ack drop; }; }'");
+	drop_begin("tcp dport 443 tcp flags & (syn | ack) == ack");
 	pattern_fill(bytes, sizeof(bytes), 0);
 	c.client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(sendto(c.client, bytes, sizeof(bytes), MSG_FASTOPEN,
@@ -172,7 +163,7 @@ static void test_fast_open(void **state)
 	job = job_of(&c, &c.local);
 	assert_int_equal(begin(&job, &c), HANDOFF_REFUSED);
 	assert_int_equal(job.result, SEIZE_STATE);
-	run("nft delete table inet gap");
+	gap_end();
 	sysctl_set("tcp_fastopen", 1);
 	expect_pattern(c.server, sizeof(bytes), 0);
 	expect_works(&c, sizeof(bytes));
@@ -200,16 +191,11 @@ static void test_back_beside_the_decoy(void **state)
 	{
 		int web_server = web_server_at(place, NULL);
 		struct connection c = connection_of(place, NULL);
-		struct handoff_job job = job_of(&c, &c.local);
-		enum handoff_answer answer;
+		struct handoff_job job;
+		enum handoff_answer answer = begin_in_gap(&job, &c, 517);
 
-		send_pattern(c.client, 517, 0);
-		wait_unread(&c, 517);
-		run("nft 'table inet gap { chain input { type filter hook input priority 0;"
-		    " tcp dport 443 drop; }; }'");
-		answer = begin(&job, &c);
 		close(web_server);
-		run("nft delete table inet gap");
+		gap_end();
 		assert_int_equal(carry_on(&job, answer, false), HANDOFF_DONE);
 		assert_true(job.went_back);
 		c.server = adopted_by(sniffer, &c);

@@ -7,9 +7,6 @@
 
 #define NO_COUNT GUARD_COUNTER_COUNT
 
-#define ATTACH_TCX_INGRESS 46
-#define ATTACH_TCX_EGRESS  47
-
 enum { NEXT = -1, DROP = 2, REDIRECT = 7 };
 
 static const char *const counter_names[] = {

@@ -29,12 +29,12 @@ RATE_MIN = 0.8
 LATE_MAX_MS = 2.0
 
 RATE = 1000
+MANY_CONNECTIONS = 64
 
 # Windows are opened and closed beside so many plain connections a second, of so many clients, each of which takes
 # about so long for one.
 WINDOW_RATE, WINDOW_CLIENTS, WINDOW_CONNECTION_MS = 5000, 24, 1.0
 WINDOW_PORT = 8443
-MANY_CONNECTIONS = 64
 
 
 class NotBelieved(BenchError):
@@ -87,7 +87,7 @@ def judge(what, needs, result, rate=RATE):
                          f"{result['reasons']}")
     if needs == "saturation" and idle_fraction(result) > IDLE_MAX:
         raise NotBelieved(f"{what}: the client was the bottleneck: {idle_fraction(result):.0%} of the "
-                         "machine was idle")
+                          "machine was idle")
     if needs == "worker":
         share = max(result["worker_cpu_s"]) / result["seconds"]
         if share > WORKER_MAX:
@@ -98,7 +98,7 @@ def judge(what, needs, result, rate=RATE):
             raise NotBelieved(f"{what}: only {came:.0%} of {rate} connections/s came to their end")
         if result["late_ms"]["p50"] > LATE_MAX_MS:
             raise NotBelieved(f"{what}: the client was the bottleneck: late by {result['late_ms']['p50']} ms "
-                             "with half of the connections")
+                              "with half of the connections")
     if not result["done"] and not result["bytes"]:
         raise BenchError(f"{what}: nothing was measured")
 
@@ -128,7 +128,7 @@ def run_load(lab, web, variant, metric, seconds):
     variant.check_route(result["started"])
     if metric.bulk == "up":
         web.check_uploads()
-    # The first of each connection's place have no session yet.
+    # The first ones, as many as there are at once, have no session yet.
     if metric.name == "resume" and result["resumed"] < (result["started"] - MANY_CONNECTIONS) * 0.9:
         raise BenchError(f"{what}: only {result['resumed']} of {result['started']} sessions were resumed")
     values = array.array("Q")
@@ -230,7 +230,7 @@ def window_latency(lab, handoff, cycles, rate):
 
 
 class DirectOf:
-    """The way of a load across windows: the web server sees the client itself, always."""
+    """The way of a load that is handed off or not: the web server sees the client itself."""
 
     def __init__(self, variant):
         self.peer, self.target = "self", variant.target
