@@ -86,6 +86,7 @@ struct client {
 	bool in_haste, drained, odd, window_was_closed;
 	uint64_t responder_failed_ns; /* 0: not yet */
 	unsigned late_tries;	      /* to give it to the responder nevertheless */
+	bool refused;		      /* by the kernel's hand-off: the relay is the same try */
 	bool over_relays;
 	bool to_responder; /* where it is on the way to */
 };
@@ -274,23 +275,26 @@ static int model_close(int fd)
 	return 0;
 }
 
+/* It can't have this client now: how long that may be waited for begins with the first time. */
+static void target_failed(struct client *client)
+{
+	if (client->to_responder && !client->responder_failed_ns)
+		client->responder_failed_ns = model.now_ns;
+}
+
 static enum taking taking_of(struct client *client, const struct endpoint *target)
 {
-	enum taking taking;
-
 	client->to_responder = target->port == 31443;
 	/* By what has come until now. */
 	if (client->place == OURS)
 		check(client->to_responder ? is_his_hello(client)
 					   : !is_his_hello(client) || has_excuse(client));
-	if (client->place == OURS && client->to_responder && client->responder_failed_ns &&
+	if (client->place == OURS && client->to_responder && !client->refused &&
+	    client->responder_failed_ns &&
 	    model.now_ns - client->responder_failed_ns > CONN_RESPONDER_WAIT_NS)
 		check(client->late_tries++ == 0);
-	taking = client->to_responder ? model.responder : model.web_server;
-	if (client->to_responder && taking != TAKES && taking != TAKES_LATER &&
-	    !client->responder_failed_ns)
-		client->responder_failed_ns = model.now_ns;
-	return taking;
+	client->refused = false;
+	return client->to_responder ? model.responder : model.web_server;
 }
 
 /* --- the hand-off --- */
@@ -317,6 +321,7 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	struct client *client = client_of(fd);
 
 	check(worker && client->place == OURS && job->cookie == client->cookie);
+	client->refused = false;
 	if (client->rst)
 		return HANDOFF_GONE;
 	if (client->translated) {
@@ -334,12 +339,15 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		return HANDOFF_PENDING;
 	case IS_ABSENT:
 		job->result = SEIZE_NO_LISTENER;
+		target_failed(client);
 		return HANDOFF_AGAIN;
 	case IS_BUSY:
 		job->result = SEIZE_QUEUE_FULL;
+		target_failed(client);
 		return HANDOFF_AGAIN;
 	case CANT_HAVE_IT:
 		job->result = model.refusal;
+		client->refused = true;
 		return HANDOFF_REFUSED;
 	case LOSES_IT:
 	case TAKINGS:
@@ -391,8 +399,10 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 	check(model.routes.relays < model.routes.max_relays);
 	switch (taking_of(client, target)) {
 	case IS_BUSY:
+		target_failed(client);
 		return -EADDRNOTAVAIL;
 	case LOSES_IT:
+		target_failed(client);
 		return -EMFILE;
 	case CANT_HAVE_IT:
 		if (options->client_ip == CLIENT_IP_TRANSPARENT)
@@ -412,8 +422,7 @@ static void relay_news(struct client *client, int error)
 {
 	check(client->place == CONNECTING);
 	if (error) {
-		if (client->to_responder && !client->responder_failed_ns)
-			client->responder_failed_ns = model.now_ns;
+		target_failed(client);
 		client->place = OURS;
 		model.callbacks->on_failed(model.ctx, client->relay_user, client->fd, error);
 		return;

@@ -152,6 +152,7 @@ static void accept_one(bool in_haste)
 		client->window_was_closed = model.window_closed;
 		client->relay = NULL;
 		client->responder_failed_ns = client->late_tries = 0;
+		client->refused = false;
 		conn_accept(&owner, client->fd, &client->address, in_haste, model.now_ns);
 		return;
 	}
