@@ -200,7 +200,7 @@ $(B)/bench/micro: tools/bench/micro.c $(call uses,tools/bench/micro.c) | $(B)/be
 S ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-fuzz: $(FUZZERS) $(B)/fuzz/fuzz_hello.seeds
+fuzz: $(FUZZERS) $(B)/fuzz/fuzz_hello.seeds $(B)/fuzz/fuzz_conn.seeds
 	@set -e; for fuzzer in $(FUZZERS); do \
 		echo "== $$fuzzer"; mkdir -p $$fuzzer.corpus $$fuzzer.seeds; \
 		dict=tests/fuzz/$${fuzzer##*/}.dict; \
@@ -237,7 +237,12 @@ $(B)/fuzz/coverage: tests/fuzz/fuzz_hello.c user/hello.c $(wildcard include/*.h 
 
 $(B)/fuzz/fuzz_hello.seeds: tests/fuzz/make_seeds.py $(wildcard tests/vectors/*.hex) | $(B)/fuzz
 	$(call say,SEEDS)
-	$(Q)$(PYTHON) $< tests/vectors $@
+	$(Q)$(PYTHON) $< hello tests/vectors $@
+	$(Q)touch $@
+
+$(B)/fuzz/fuzz_conn.seeds: tests/fuzz/make_seeds.py | $(B)/fuzz
+	$(call say,SEEDS)
+	$(Q)$(PYTHON) $< conn $@
 	$(Q)touch $@
 
 PREFIX  ?= /usr/local

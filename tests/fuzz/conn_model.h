@@ -88,11 +88,13 @@ struct client {
 	unsigned late_tries;	      /* to give it to the responder nevertheless */
 	bool refused;		      /* by the kernel's hand-off: the relay is the same try */
 	bool over_relays;
+	bool needs_header; /* the web server would take its bytes for a PROXY header */
 	bool to_responder; /* where it is on the way to */
 };
 
 static struct model {
 	uint64_t now_ns;
+	uint64_t late_ns; /* the clock is so much later than what a batch of events is told */
 	struct client clients[MODEL_CLIENTS];
 	size_t n;
 	int next_fd;
@@ -304,6 +306,7 @@ const char *const seize_texts[SEIZE_RESULTS] = {};
 static enum handoff_answer done(struct client *client, struct handoff_job *job)
 {
 	drop_socket(client);
+	check(client->to_responder || !client->needs_header);
 	arrive(client, client->to_responder ? AT_RESPONDER : AT_WEB_SERVER);
 	job->went_back = false;
 	return HANDOFF_DONE;

@@ -28,7 +28,7 @@
 #define getsockopt  model_getsockopt
 #define setsockopt  model_setsockopt
 #define epoll_ctl   model_epoll_ctl
-#define now_ns()    (model.now_ns)
+#define now_ns()    (model.now_ns + model.late_ns)
 #include "../../user/conn.c"
 #include "../../user/conn_relay.c"
 /* clang-format on */
@@ -153,6 +153,9 @@ static void accept_one(bool in_haste)
 		client->relay = NULL;
 		client->responder_failed_ns = client->late_tries = 0;
 		client->refused = false;
+		client->needs_header = model.options.plane == PLANE_RELAY &&
+				       (model.options.client_ip == CLIENT_IP_PROXY_V1 ||
+					model.options.client_ip == CLIENT_IP_PROXY_V2);
 		conn_accept(&owner, client->fd, &client->address, in_haste, model.now_ns);
 		return;
 	}
@@ -460,6 +463,7 @@ static void begin(uint8_t options)
 	model.refusal = SEIZE_STATE;
 	model.routes.max_relays = 1000;
 	owner.routes = &model.routes;
+	model.late_ns = options & 4 ? 5 * NSEC_PER_MSEC : 0;
 	/* Never looked into. */
 	owner.handoff = options & 2 ? NULL : (struct handoff_worker *)&model;
 	owner.epoll_fd = 3;

@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""Turns vectors into seeds for fuzz_hello: make_seeds.py VECTORS_FOLDER SEEDS_FOLDER"""
+"""
+Seeds for a fuzzer: what mutation hardly comes by, and what was a fault once.
+
+make_seeds.py hello VECTORS_FOLDER SEEDS_FOLDER
+make_seeds.py conn SEEDS_FOLDER
+"""
 
 import pathlib
 import sys
@@ -107,9 +112,43 @@ def broken_streams():
     yield "stream-too-long", b"".join(record(bytes([byte])) for byte in message(body_with(extension(21, bytes(5000)))))
 
 
-def main():
-    vectors, seeds = map(pathlib.Path, sys.argv[1:])
-    seeds.mkdir(parents=True, exist_ok=True)
+# fuzz_conn.c's steps.
+COMES, SENDS, EVENTS, TIME, TARGETS, RELAY, OPTIONS, DRAIN = 1, 3, 8, 10, 11, 12, 13, 15
+CLOCK_LATER = 4  # than what a batch of events is told
+ALL = 255
+ACME, WEB = 0, 2
+TAKES, IS_BUSY, CANT_HAVE_IT, LOSES_IT = 0, 3, 4, 5
+RELAYED, NO_ADDRESS, PROXY_V1, TWO_RELAYS = 2, 0, 2, 0x80
+REFUSED, NOT_PERMITTED = 1, 7  # a relay's connect()
+
+
+def came(number, asks_for):
+    """A client has come, and has said it all."""
+    return [COMES, 0, asks_for, 0, SENDS, number, ALL, EVENTS]
+
+
+def targets(web_server, responder):
+    return [TARGETS, next(n for n in range(256) if (n % 6, n // 8 % 6) == (web_server, responder))]
+
+
+def options(plane, client_ip, flags=0):
+    return [OPTIONS, next(n for n in range(256) if (n % 3, n // 4 % 4, n & 0xc0) == (plane, client_ip, flags))]
+
+
+def conn_seeds():
+    """Stories of connections. Time passes in steps of 64 ns times a power of 2."""
+    yield "refused-late-then-relayed", [0, *targets(CANT_HAVE_IT, IS_BUSY), *came(0, ACME),
+                                        *targets(LOSES_IT, CANT_HAVE_IT), TIME, 27]
+    yield "relay-fails-late", [0, *targets(TAKES, CANT_HAVE_IT), *came(0, ACME), *targets(TAKES, IS_BUSY),
+                               TIME, 26, RELAY, 0, NOT_PERMITTED, TIME, 26]
+    # The wait for the responder began later than the time that the drain is told.
+    yield "drained-as-the-relay-fails", [CLOCK_LATER, *options(RELAYED, NO_ADDRESS), *came(0, ACME), RELAY, 0, REFUSED,
+                                         *targets(IS_BUSY, TAKES), DRAIN]
+    yield "header-beyond-the-limit", [0, *options(RELAYED, PROXY_V1, TWO_RELAYS), *came(0, WEB), *came(1, WEB),
+                                      *came(2, WEB)]
+
+
+def write_hello_seeds(vectors, seeds):
     for path in sorted(vectors.glob("*.hex")):
         lines = path.read_text().splitlines()
         stream = bytes.fromhex("".join(line for line in lines if not line.startswith("#")))
@@ -123,6 +162,17 @@ def main():
         (seeds / name).write_bytes(b"\x00" + stream)
     for name, seed in limit_seeds():
         (seeds / name).write_bytes(seed)
+
+
+def main():
+    fuzzer, *vectors, seeds = sys.argv[1:]
+    seeds = pathlib.Path(seeds)
+    seeds.mkdir(parents=True, exist_ok=True)
+    if fuzzer == "hello":
+        write_hello_seeds(pathlib.Path(*vectors), seeds)
+    else:
+        for name, story in conn_seeds():
+            (seeds / name).write_bytes(bytes(story))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 
 One run has rounds. In each round, and for each metric, the variants take turns, another one first each time, so
 that what the machine does meanwhile hits all: many short rounds tell more than a few long ones. Results are
-medians over rounds, and ratios of those to direct's. They go to DIR/results.md, .json and .svg.
+medians over rounds, and ratios of those to direct's, with how far those would be off had there been other rounds.
+They go to DIR/results.md, .json and .svg.
 
 It fails, and writes nothing, when a variant returns a wrong byte or misses its way. When the client was the
 bottleneck of a measurement, that one is left out, the results say so, and it fails at its end.
@@ -20,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import signal
 import statistics
 import sys
@@ -56,9 +58,9 @@ def say(text):
 
 
 def rounds(lab, web, chosen, options):
-    """metric -> variant -> results, one of each round, and what was left out of them."""
+    """metric -> variant -> round -> result, and what was left out of them."""
     metrics = [m for m in measure.METRICS if m.name in options.metrics]
-    results = {m.name: {variant.name: [] for variant in chosen} for m in metrics}
+    results = {m.name: {variant.name: {} for variant in chosen} for m in metrics}
     left_out = []
     for number in range(options.rounds if metrics else 0):
         say(f"round {number + 1} of {options.rounds}")
@@ -67,8 +69,8 @@ def rounds(lab, web, chosen, options):
             for variant in chosen[at:] + chosen[:at]:
                 with variant.turn():
                     try:
-                        results[metric.name][variant.name].append(
-                            measure.run_load(lab, web, variant, metric, options.seconds))
+                        result = measure.run_load(lab, web, variant, metric, options.seconds)
+                        results[metric.name][variant.name][number] = result
                     except measure.NotBelieved as error:
                         say(f"left out: {error}")
                         left_out.append(str(error))
@@ -83,32 +85,52 @@ def percentile_ms(samples, q):
     return samples[int((len(samples) - 1) * q)] / 1e6
 
 
-def summarize(results, chosen):
-    """metric -> variant -> number, the median over rounds; but p99.9 is that of all their connections."""
+def numbers_of(name, result):
+    """What one measurement of a metric is shown as: name -> number."""
+    if name == "rate":
+        samples = sorted(result["samples_ns"])
+        return {f"latency_{key}_ms": percentile_ms(samples, q) for key, q in (("p50", 0.5), ("p99", 0.99))}
+    if name in ("connect", "resume", "requests"):
+        return {f"{name}_per_s": result["done"] / result["seconds"],
+                f"{name}_cpu_us": measure.busy_s(result) / result["done"] * 1e6}
+    gib = result["bytes"] / 2**30
+    return {f"{name}_gib_per_s": gib / result["seconds"], f"{name}_cpu_s_per_gib": measure.busy_s(result) / gib}
+
+
+def by_number(results):
+    """name -> variant -> round -> number"""
     out = {}
-
-    def put(metric, variant, value):
-        out.setdefault(metric, {})[variant] = value
-
-    for name, by_variant in results.items():
-        for variant in (c.name for c in chosen):
-            runs = by_variant[variant]
-            if name in ("connect", "resume", "requests"):
-                put(f"{name}_per_s", variant, statistics.median(r["done"] / r["seconds"] for r in runs))
-                put(f"{name}_cpu_us", variant,
-                    statistics.median(measure.busy_s(r) / r["done"] * 1e6 for r in runs))
-            elif name == "rate":
-                samples = [sorted(r["samples_ns"]) for r in runs]
-                for key, q in (("p50", 0.5), ("p99", 0.99)):
-                    put(f"latency_{key}_ms", variant, statistics.median(percentile_ms(s, q) for s in samples))
-                put("latency_p999_ms", variant, percentile_ms(sorted(itertools.chain(*samples)), 0.999))
-            else:
-                gib = [r["bytes"] / 2**30 for r in runs]
-                put(f"{name}_gib_per_s", variant,
-                    statistics.median(g / r["seconds"] for g, r in zip(gib, runs)))
-                put(f"{name}_cpu_s_per_gib", variant,
-                    statistics.median(measure.busy_s(r) / g for g, r in zip(gib, runs)))
+    for metric, by_variant in results.items():
+        for variant, by_round in by_variant.items():
+            for number, result in by_round.items():
+                for name, value in numbers_of(metric, result).items():
+                    out.setdefault(name, {}).setdefault(variant, {})[number] = value
     return out
+
+
+def medians(results, values):
+    """name -> variant -> number, the median over rounds; but p99.9 is that of all their connections."""
+    out = {name: {variant: statistics.median(by_round.values()) for variant, by_round in by_variant.items()}
+           for name, by_variant in values.items()}
+    for variant, by_round in results.get("rate", {}).items():
+        every = sorted(itertools.chain(*(result["samples_ns"] for result in by_round.values())))
+        out.setdefault("latency_p999_ms", {})[variant] = percentile_ms(every, 0.999)
+    return out
+
+
+def interval(values, base):
+    """
+    Where 95 % of the ratios of the medians of @values to those of @base are when their rounds are drawn again, with
+    replacement, from those that both have: the bootstrap's percentiles. A round's two stay together.
+    """
+    both = sorted(values.keys() & base.keys())
+    draw = random.Random(1).choices
+    ratios = []
+    for _ in range(1000 if both else 0):
+        drawn = draw(both, k=len(both))
+        ratios.append(statistics.median(values[n] for n in drawn) / statistics.median(base[n] for n in drawn))
+    ratios.sort()
+    return [ratios[int(q * (len(ratios) - 1))] for q in (0.025, 0.975)] if ratios else None
 
 
 def memory(lab, web, chosen, options):
@@ -177,12 +199,18 @@ def run(options):
             raise v.BenchError(f"no such variant: {', '.join(unknown)}")
         chosen = [c for c in every if c.name in names or c is every[0]]
         results, left_out = rounds(lab, web, chosen, options)
+        values = by_number(results)
         document = {
             "machine": machine(),
             "rounds": options.rounds, "seconds": options.seconds, "rate": measure.RATE,
             "left_out": left_out,
             "labels": {c.name: c.label for c in chosen},
-            "medians": summarize(results, chosen),
+            "by_round": values,
+            "medians": medians(results, values),
+            # Of the program's own ways: what is claimed of them.
+            "intervals": {name: {c.name: interval(by_variant[c.name], by_variant[every[0].name])
+                                 for c in chosen if isinstance(c, v.Steered)}
+                          for name, by_variant in values.items()},
         }
         document["ratios"] = {metric: {name: value / values[every[0].name] for name, value in values.items()}
                               for metric, values in document["medians"].items()}

@@ -44,6 +44,19 @@ def main_table(document):
     return table(["", *labels.values()], rows) if rows else []
 
 
+def interval_table(document):
+    """How sure the ratios are."""
+    intervals = document["intervals"]
+    labels = {v: label for v, label in document["labels"].items() if any(v in of for of in intervals.values())}
+    rows = []
+    for name, text, _form in ROWS:
+        if intervals.get(name):
+            cells = ["{:.2f} ({:.2f} to {:.2f})".format(document["ratios"][name][v], *intervals[name][v])
+                     if intervals[name][v] else "-" for v in labels]
+            rows.append([text.replace("first byte", f"first byte at {document['rate']}/s"), *cells])
+    return table(["ratio to direct, and where 95 % of runs would have it", *labels.values()], rows) if rows else []
+
+
 def memory_table(document):
     rows = []
     for name, values in document["memory"].items():
@@ -72,6 +85,7 @@ def markdown(document):
              f"medians of {document['rounds']} rounds of {document['seconds']:g} s, p99.9 of all their connections; "
              "in brackets the ratio to direct.", ""]
     lines += main_table(document)
+    lines += interval_table(document)
     if document["left_out"]:
         lines += [f"Left out, the client or the machine being the bottleneck: {'; '.join(document['left_out'])}.", ""]
     if document.get("memory"):

@@ -226,7 +226,7 @@ def scripted_rounds(monkeypatch, *script):
 def test_bottleneck_is_left_out(monkeypatch):
     fault = measure.NotBelieved("x, requests: the client was the bottleneck")
     results, left_out = scripted_rounds(monkeypatch, GOOD, fault, GOOD)
-    assert results == {"requests": {"x": [GOOD, GOOD]}} and left_out == [str(fault)]
+    assert results == {"requests": {"x": {0: GOOD, 2: GOOD}}} and left_out == [str(fault)]
     with pytest.raises(v.BenchError, match="x, requests: every round was left out"):
         scripted_rounds(monkeypatch, fault, fault, fault)
     with pytest.raises(v.BenchError, match="wrong byte"):
@@ -243,6 +243,32 @@ def test_a_run_without_some_of_it_fails(monkeypatch, tmp_path):
     document["left_out"] = []
     assert bench.main(["--output", str(tmp_path)]) == 0
     assert "bottleneck" not in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+def test_numbers_of_a_run():
+    """A median of the rounds that there are; p99.9 of all connections of all rounds."""
+    def load(done, latency_ms):
+        return {**GOOD, "done": done, "samples_ns": [latency_ms * 1e6] * 999 + [done * 1e6]}
+
+    results = {"requests": {"x": {0: load(10, 1), 1: load(40, 1), 3: load(20, 1)}},
+               "rate": {"x": {0: load(7, 1), 2: load(900, 5), 3: load(8, 6)}}}
+    values = bench.by_number(results)
+    assert values["requests_per_s"] == {"x": {0: 10, 1: 40, 3: 20}}
+    of_x = {name: by_variant["x"] for name, by_variant in bench.medians(results, values).items()}
+    assert of_x == pytest.approx({"requests_per_s": 20, "requests_cpu_us": 1.9 / 20 * 1e6, "latency_p50_ms": 5,
+                                  "latency_p99_ms": 5, "latency_p999_ms": 6})
+
+
+def test_interval():
+    """What all rounds agree on is sure, however much a round differs from the next; noise is not."""
+    base = {n: 100 + n for n in range(40)}
+    low, high = bench.interval({n: value * 0.97 for n, value in base.items()}, base)
+    assert low == pytest.approx(0.97) and high == pytest.approx(0.97)
+    low, high = bench.interval({n: value * (1.3 if n % 2 else 0.7) for n, value in base.items()}, base)
+    assert low < 0.8 and high > 1.1
+    # A round that only one has tells nothing.
+    assert bench.interval({0: 50, 1: 700}, {0: 100, 2: 100}) == [0.5, 0.5]
+    assert bench.interval({1: 700}, {2: 100}) is None
 
 
 @pytest.mark.parametrize("name", ["window", "lookup", "handoff"])
@@ -262,13 +288,15 @@ def test_other_needs_a_place_to_listen(lab):
 NUMBERS = [name for name, _title, _more in report.PANELS]
 DOCUMENT = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9,
             "labels": {"direct": "direct", "handoff": "a <b>"}, "left_out": [],
+            "intervals": {n: {"handoff": [0.25, 0.75]} for n in NUMBERS},
             "medians": {n: {"direct": 2.0, "handoff": 1.0} for n in NUMBERS},
             "ratios": {n: {"direct": 1.0, "handoff": 0.5} for n in NUMBERS}}
 
 
 def test_report():
     """A table and a picture of what there is, and a number for each variant in both."""
-    assert report.markdown(DOCUMENT).count("(0.50)") == len(NUMBERS)
+    text = report.markdown(DOCUMENT)
+    assert text.count("(0.50)") == len(NUMBERS) and text.count("| 0.50 (0.25 to 0.75) |") == len(NUMBERS)
     svg = report.svg(DOCUMENT)
     assert svg.count(">0.50<") == len(NUMBERS) and "a &lt;b&gt;" in svg
 
