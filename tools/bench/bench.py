@@ -34,17 +34,17 @@ from lab import Lab, remove_stale
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about three minutes")
-    parser.add_argument("--rounds", type=int, help="(7; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of one load (2; quick: 0.5)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: about three minutes")
+    parser.add_argument("--rounds", type=int, help="(40; quick: 4)")
+    parser.add_argument("--seconds", type=float, help="of one load (0.2)")
     parser.add_argument("--variants", help="names with commas between; direct is always there")
     parser.add_argument("--metrics", help="names with commas between: "
                         + ", ".join([m.name for m in measure.METRICS] + list(SINGLE)))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/bench"),
                         help="the folder for the results")
     options = parser.parse_args(argv)
-    options.rounds = options.rounds or (2 if options.quick else 7)
-    options.seconds = options.seconds or (0.5 if options.quick else 2)
+    options.rounds = options.rounds or (4 if options.quick else 40)
+    options.seconds = options.seconds or 0.2
     known = [m.name for m in measure.METRICS] + list(SINGLE)
     options.metrics = options.metrics.split(",") if options.metrics else known
     unknown = set(options.metrics) - set(known)
@@ -164,15 +164,16 @@ def window(lab, web, chosen, options):
 
 def lookup(lab, web, chosen, options):
     handoff = handoff_of(chosen)
-    return handoff and measure.lookup_ns(lab, web, handoff, options.seconds)
+    return handoff and measure.lookup_ns(lab, web, handoff, SINGLE_S)
 
 
 def handoff(lab, web, chosen, options):
     one = handoff_of(chosen)
-    return one and measure.per_handoff(lab, web, one, options.seconds)
+    return one and measure.per_handoff(lab, web, one, SINGLE_S)
 
 
-# Measured once in a run, and not in rounds.
+# Measured once in a run, and not in rounds; loads take so long.
+SINGLE_S = 1.0
 SINGLE = {"memory": memory, "window": window, "lookup": lookup, "handoff": handoff}
 
 

@@ -28,6 +28,9 @@ WORKER_MAX = 0.95
 RATE_MIN = 0.8
 LATE_MAX_MS = 2.0
 
+# Until as many connections are under way as there are to be: some times what one takes.
+WARM_UP_S = 0.1
+
 RATE = 1000
 MANY_CONNECTIONS = 64
 
@@ -44,8 +47,9 @@ class NotBelieved(BenchError):
 class Metric:
     """One load, run in each round on each variant."""
 
-    def __init__(self, name, options, needs, bulk=None):
+    def __init__(self, name, options, needs, bulk=None, least_s=0.0):
         self.name = name
+        self.least_s = least_s  # seconds: for percentiles
         self.options = options
         self.needs = needs  # "saturation", "rate" or "worker": what must hold, see judge()
         self.bulk = bulk    # "down", "up"
@@ -61,7 +65,7 @@ class Metric:
 METRICS = [
     Metric("connect", ["--mode", "connect", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("resume", ["--mode", "connect", "--resume", "--connections", MANY_CONNECTIONS], "saturation"),
-    Metric("rate", ["--mode", "connect", "--resume", "--rate", RATE], "rate"),
+    Metric("rate", ["--mode", "connect", "--resume", "--rate", RATE], "rate", least_s=0.5),
     Metric("requests", ["--mode", "requests", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("down1", ["--workers", 1, "--connections", 1], "worker", "down"),
     Metric("down8", ["--connections", 8], "saturation", "down"),
@@ -120,8 +124,8 @@ def finish_load(process, timeout=60):
 def run_load(lab, web, variant, metric, seconds):
     """One measurement; the variant's turn has begun."""
     samples = lab.dir / "samples"
-    process = start_load(lab, variant, *metric.load_options(web), "--seconds", seconds,
-                         "--samples", samples)
+    process = start_load(lab, variant, *metric.load_options(web), "--warmup", WARM_UP_S,
+                         "--seconds", max(seconds, metric.least_s), "--samples", samples)
     result = finish_load(process)
     what = f"{variant.name}, {metric.name}"
     judge(what, metric.needs, result)

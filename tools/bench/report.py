@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The bench's results as Markdown and as a picture."""
 
+import collections
 from html import escape
 
 # (median's name, what it is, unit's format)
@@ -87,7 +88,9 @@ def markdown(document):
     lines += main_table(document)
     lines += interval_table(document)
     if document["left_out"]:
-        lines += [f"Left out, the client or the machine being the bottleneck: {'; '.join(document['left_out'])}.", ""]
+        what = collections.Counter(text.partition(": ")[0] for text in document["left_out"])
+        each = "; ".join(name if n == 1 else f"{name}, {n} times" for name, n in what.items())
+        lines += [f"Left out, the client or the machine being the bottleneck: {each}.", ""]
     if document.get("memory"):
         lines += memory_table(document)
     if document.get("window"):
