@@ -343,8 +343,6 @@ int guard_egress(struct __sk_buff *skb)
 
 	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
 		return TCX_NEXT;
-	if (!packet_read(skb, AT_DEVICE, false, &packet) || (n_guards == 0 && !packet.tcp.rst))
-		return TCX_NEXT;
 	/*
 	 * The new socket's packets are told by their owner. A reset for a packet that found no
 	 * connection is owned by the kernel's own raw socket or, from Linux 6.13 on, by the
@@ -353,6 +351,10 @@ int guard_egress(struct __sk_buff *skb)
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
 	if (sk && (sk->type != SOCK_STREAM || sk->state == STATE_LISTEN))
 		sk = NULL;
+	if (n_guards == 0 && sk)
+		return TCX_NEXT;
+	if (!packet_read(skb, AT_DEVICE, false, &packet) || (n_guards == 0 && !packet.tcp.rst))
+		return TCX_NEXT;
 	guard = bpf_map_lookup_elem(&guards, &packet.key);
 	if (!guard) {
 		if (sk || !packet.tcp.rst || !is_late_reset(&packet))

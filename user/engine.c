@@ -38,6 +38,7 @@ struct engine {
 	uint64_t revivable_ns; /* until then it does not retire */
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
+	bool just_loaded; /* which has taken longer than guarding devices does */
 	bool stuck_logged;
 	struct syn_cookies cookies;
 	struct engine_numbers gone; /* of programs that it had before */
@@ -123,6 +124,7 @@ static int begin(struct engine *engine, char *error, size_t error_size)
 		*engine->spare = (struct programs){};
 	} else {
 		err = programs_load(engine->n_loops, &engine->programs, error, error_size);
+		engine->just_loaded = true;
 	}
 	if (err)
 		return err;
@@ -177,6 +179,19 @@ const char *engine_no_handoff(const struct engine *engine)
 struct guards *engine_guards(const struct engine *engine)
 {
 	return engine->programs.guards;
+}
+
+void engine_prepare_handoff(struct engine *engine)
+{
+	struct guards *guards = engine->programs.guards;
+
+	if (!guards)
+		return;
+	while (engine->just_loaded && guards_prepare(guards))
+		;
+	if (!engine->just_loaded)
+		loop_prepare(engine->loops[0]);
+	engine->just_loaded = false;
 }
 
 void engine_ping(struct engine *engine)

@@ -57,6 +57,13 @@ const char *engine_no_handoff(const struct engine *engine);
 struct guards *engine_guards(const struct engine *engine);
 
 /*
+ * A window whose connections may be handed off is about to open: guards_prepare(). It returns when
+ * that is done if the programs have been loaded for this window; else a worker does it beside, as
+ * who opens a window of a process that is there already should not have to wait.
+ */
+void engine_prepare_handoff(struct engine *engine);
+
+/*
  * Renews the lease of @port until @until_ns, or ends it (0). Not renewed while a worker does not
  * answer: new connections then go to the web server when the last lease is over.
  */

@@ -2,14 +2,18 @@
 /*
  * The kernel's half of a hand-off. The only user of the skeleton of handoff.bpf.c.
  *
- * Devices are guarded when the first connection that uses them is handed off, and stay so until the
- * last window is closed. The table only grows, so readers need no lock: an entry is complete before
- * n_devices says that it is there. A device that goes away takes its links with it; its number is
- * not given out again.
+ * Devices are guarded when a window opens, as far as it can be told which will be used, and else
+ * when the first connection that uses them is handed off. They stay so until the last window is
+ * closed. The table only grows, so readers need no lock: an entry is complete before n_devices says
+ * that it is there. A device that goes away takes its links with it; its number is not given out
+ * again.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,8 +30,14 @@
 #define ATTACH_TCX_EGRESS  47
 #define LINK_BEFORE	   (1u << 3) /* BPF_F_BEFORE; with no other named: all others */
 
+/* Of hosts with many devices most are containers' bridges. */
+#define EXPECTED_MAX 4
+
 struct guards {
 	struct handoff_bpf *bpf;
+	/* Devices to guard before they are needed: @n_prepared of them were, or could not be. */
+	size_t n_expected, n_prepared;
+	unsigned expected[EXPECTED_MAX];
 	int ioctl_fd;
 	pthread_mutex_t attach_lock;
 	size_t n_devices;
@@ -94,8 +104,55 @@ fail:
 	return err;
 }
 
+static void expect(struct guards *guards, unsigned ifindex)
+{
+	for (size_t i = 0; i < guards->n_expected; i++)
+		if (guards->expected[i] == ifindex)
+			return;
+	if (ifindex > 0 && guards->n_expected < EXPECTED_MAX)
+		guards->expected[guards->n_expected++] = ifindex;
+}
+
+/* Is it an address that clients on other hosts could have asked for? */
+static bool is_reachable(const struct sockaddr *address)
+{
+	if (!address)
+		return false;
+	if (address->sa_family == AF_INET6)
+		return !IN6_IS_ADDR_LINKLOCAL(&((const struct sockaddr_in6 *)address)->sin6_addr);
+	return address->sa_family == AF_INET;
+}
+
+static void expect_devices_with_addresses(struct guards *guards)
+{
+	struct ifaddrs *list = NULL;
+
+	if (getifaddrs(&list) < 0)
+		return;
+	for (const struct ifaddrs *a = list; a; a = a->ifa_next)
+		if ((a->ifa_flags & (IFF_UP | IFF_RUNNING | IFF_LOOPBACK)) ==
+			    (IFF_UP | IFF_RUNNING) &&
+		    is_reachable(a->ifa_addr))
+			expect(guards, if_nametoindex(a->ifa_name));
+	freeifaddrs(list);
+}
+
+bool guards_prepare(struct guards *guards)
+{
+	int err;
+
+	if (!guards->n_expected)
+		expect_devices_with_addresses(guards);
+	if (guards->n_prepared < guards->n_expected)
+		guards_device(guards, guards->expected[guards->n_prepared++], &err);
+	return guards->n_prepared < guards->n_expected;
+}
+
 void guards_reset(struct guards *guards)
 {
+	guards->n_expected = guards->n_prepared = 0;
+	for (size_t i = 0; i < guards->n_devices; i++)
+		expect(guards, guards->devices[i].ifindex);
 	for (size_t i = 0; i < guards->n_devices; i++) {
 		struct guards_device *device = &guards->devices[i];
 

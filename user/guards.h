@@ -38,6 +38,15 @@ void guards_reset(struct guards *guards);
 /* Detaches from all devices and unloads. NULL is fine. */
 void guards_free(struct guards *guards);
 
+/*
+ * Guards one more of the devices that connections will probably come by: those of the last window,
+ * or else the first few that have an address which others can reach. It takes some ten
+ * milliseconds, an RCU grace period for each direction (tcx_entry_sync()), which the first
+ * connection would have to wait for. False when there are no more. What fails is for the connection
+ * that needs it. As guards_device(), but one thread only.
+ */
+bool guards_prepare(struct guards *guards);
+
 /* Tells where to adopt back to: as steer_set_sniffer(). */
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd);
 

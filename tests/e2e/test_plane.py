@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Without being told, acme-steer uses the best plane that the kernel has, and says why not a better one."""
 
+import contextlib
+import json
+import pathlib
 import re
 
 import pytest
 
 from lab import wait_until
 from servers import SMALL, get, request_on, tls_on
-from steer import Steer
+from steer import BINARY, Steer
 
 pytestmark = pytest.mark.needs_steer
 
@@ -47,6 +50,39 @@ def test_forced_handoff(lab, nginx, auto, best):
         return
     assert result.code == 1 and len(result.err.splitlines()) == 1, result
     assert "Linux 6.9" in result.err and auto.windows() == {}, result
+
+
+def guarded(steer):
+    """The devices that the resident process's guards are on."""
+    found = set()
+    for path in pathlib.Path(f"/proc/{steer.pid()}/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            info = dict(re.findall(r"^(\w+):\s*(\S+)", path.read_text(encoding="ascii"), re.M))
+            if info.get("link_type") == "tcx":
+                found.add(int(info["ifindex"]))
+    return found
+
+
+def test_devices_are_guarded_beforehand(lab, nginx, auto, best):
+    """The first connection need not wait for that, which takes some ten milliseconds."""
+    device = json.loads(lab.edge.run("ip", "-j", "link", "show", lab.edge.device))[0]["ifindex"]
+    wanted = {device} if best == "handoff" else set()
+    auto.open()
+    assert guarded(auto) == wanted
+    auto.close()
+    wait_until(lambda: not auto.residents(), what="the resident process ends")
+    serve = lab.edge.start("serve", [BINARY, "serve"])
+    auto.wait_for(serve)
+    auto.open("--plane", "relay")
+    assert get(lab, lab.edge.v4) == SMALL and not guarded(auto)
+    auto.close()
+    # The second time it knows which ones were in use.
+    for _ in range(2):
+        auto.open()
+        wait_until(lambda: guarded(auto) == wanted, what="they are guarded while nobody connects")
+        auto.close()
+        wait_until(lambda: not guarded(auto), what="they are free again")
+    serve.stop()
 
 
 def test_windows_beside_relayed_connections(lab, nginx, auto):

@@ -28,8 +28,9 @@ WORKER_MAX = 0.95
 RATE_MIN = 0.8
 LATE_MAX_MS = 2.0
 
-# Until as many connections are under way as there are to be: some times what one takes.
-WARM_UP_S = 0.1
+# Until as many connections are under way as there are to be: some times what one takes. At a fixed rate: until what
+# had to wait for the first sessions is done.
+WARM_UP_S = 0.2
 
 RATE = 1000
 MANY_CONNECTIONS = 64
@@ -47,9 +48,10 @@ class NotBelieved(BenchError):
 class Metric:
     """One load, run in each round on each variant."""
 
-    def __init__(self, name, options, needs, bulk=None, least_s=0.0):
+    def __init__(self, name, options, needs, bulk=None, warm_up_s=WARM_UP_S, least_s=0.0):
         self.name = name
-        self.least_s = least_s  # seconds: for percentiles
+        self.warm_up_s = warm_up_s
+        self.least_s = least_s  # for percentiles
         self.options = options
         self.needs = needs  # "saturation", "rate" or "worker": what must hold, see judge()
         self.bulk = bulk    # "down", "up"
@@ -65,7 +67,8 @@ class Metric:
 METRICS = [
     Metric("connect", ["--mode", "connect", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("resume", ["--mode", "connect", "--resume", "--connections", MANY_CONNECTIONS], "saturation"),
-    Metric("rate", ["--mode", "connect", "--resume", "--rate", RATE], "rate", least_s=0.5),
+    Metric("rate", ["--mode", "connect", "--resume", "--rate", RATE], "rate",
+           warm_up_s=0.5, least_s=0.5),
     Metric("requests", ["--mode", "requests", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("down1", ["--workers", 1, "--connections", 1], "worker", "down"),
     Metric("down8", ["--connections", 8], "saturation", "down"),
@@ -124,7 +127,7 @@ def finish_load(process, timeout=60):
 def run_load(lab, web, variant, metric, seconds):
     """One measurement; the variant's turn has begun."""
     samples = lab.dir / "samples"
-    process = start_load(lab, variant, *metric.load_options(web), "--warmup", WARM_UP_S,
+    process = start_load(lab, variant, *metric.load_options(web), "--warmup", metric.warm_up_s,
                          "--seconds", max(seconds, metric.least_s), "--samples", samples)
     result = finish_load(process)
     what = f"{variant.name}, {metric.name}"
