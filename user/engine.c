@@ -38,7 +38,7 @@ struct engine {
 	uint64_t revivable_ns; /* until then it does not retire */
 	bool quiet_once; /* the queues were empty, and then no CPU was in the sk_lookup program */
 	bool retiring;
-	bool just_loaded; /* which has taken longer than guarding devices does */
+	bool just_loaded; /* for the window that is being opened */
 	bool stuck_logged;
 	struct syn_cookies cookies;
 	struct engine_numbers gone; /* of programs that it had before */
@@ -124,7 +124,7 @@ static int begin(struct engine *engine, char *error, size_t error_size)
 		*engine->spare = (struct programs){};
 	} else {
 		err = programs_load(engine->n_loops, &engine->programs, error, error_size);
-		engine->just_loaded = true;
+		engine->just_loaded = err == 0;
 	}
 	if (err)
 		return err;
@@ -181,16 +181,10 @@ struct guards *engine_guards(const struct engine *engine)
 	return engine->programs.guards;
 }
 
-void engine_prepare_handoff(struct engine *engine)
+void engine_opened(struct engine *engine, bool hands_off)
 {
-	struct guards *guards = engine->programs.guards;
-
-	if (!guards)
-		return;
-	while (engine->just_loaded && guards_prepare(guards))
-		;
-	if (!engine->just_loaded)
-		loop_prepare(engine->loops[0]);
+	if (engine->programs.guards && hands_off)
+		guards_prepare(engine->programs.guards, engine->just_loaded);
 	engine->just_loaded = false;
 }
 

@@ -57,11 +57,11 @@ const char *engine_no_handoff(const struct engine *engine);
 struct guards *engine_guards(const struct engine *engine);
 
 /*
- * A window whose connections may be handed off is about to open: guards_prepare(). It returns when
- * that is done if the programs have been loaded for this window; else a worker does it beside, as
- * who opens a window of a process that is there already should not have to wait.
+ * A window has been opened, and gets its leases next. @hands_off: connections may be handed off, so
+ * guards_prepare(). That is waited for if the programs have been loaded for this window, which took
+ * longer; but who opens a window of a process that is there already should not have to wait.
  */
-void engine_prepare_handoff(struct engine *engine);
+void engine_opened(struct engine *engine, bool hands_off);
 
 /*
  * Renews the lease of @port until @until_ns, or ends it (0). Not renewed while a worker does not

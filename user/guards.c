@@ -11,16 +11,15 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "bpf_util.h"
+#include "devices.h"
 #include "guards.h"
 #include "handoff.skel.h"
 #include "util.h"
@@ -30,14 +29,18 @@
 #define ATTACH_TCX_EGRESS  47
 #define LINK_BEFORE	   (1u << 3) /* BPF_F_BEFORE; with no other named: all others */
 
-/* Of hosts with many devices most are containers' bridges. */
-#define EXPECTED_MAX 4
+#define GUESSES_MAX 2 /* a default route of each family */
+#define EXPECT_MAX  8
 
 struct guards {
 	struct handoff_bpf *bpf;
-	/* Devices to guard before they are needed: @n_prepared of them were, or could not be. */
-	size_t n_expected, n_prepared;
-	unsigned expected[EXPECTED_MAX];
+	/* What guards_prepare() does. */
+	pthread_t thread;
+	bool preparing; /* the thread has not been joined */
+	bool prepared;
+	bool stop; /* __atomic */
+	size_t n_expected;
+	unsigned expected[EXPECT_MAX];
 	int ioctl_fd;
 	pthread_mutex_t attach_lock;
 	size_t n_devices;
@@ -104,58 +107,25 @@ fail:
 	return err;
 }
 
-static void expect(struct guards *guards, unsigned ifindex)
+/* Joins the thread, if there is one. @now: it does not go on to its next device. */
+static void prepare_end(struct guards *guards, bool now)
 {
-	for (size_t i = 0; i < guards->n_expected; i++)
-		if (guards->expected[i] == ifindex)
-			return;
-	if (ifindex > 0 && guards->n_expected < EXPECTED_MAX)
-		guards->expected[guards->n_expected++] = ifindex;
-}
-
-/* Is it an address that clients on other hosts could have asked for? */
-static bool is_reachable(const struct sockaddr *address)
-{
-	if (!address)
-		return false;
-	if (address->sa_family == AF_INET6)
-		return !IN6_IS_ADDR_LINKLOCAL(&((const struct sockaddr_in6 *)address)->sin6_addr);
-	return address->sa_family == AF_INET;
-}
-
-static void expect_devices_with_addresses(struct guards *guards)
-{
-	struct ifaddrs *list = NULL;
-
-	if (getifaddrs(&list) < 0)
-		return;
-	for (const struct ifaddrs *a = list; a; a = a->ifa_next)
-		if ((a->ifa_flags & (IFF_UP | IFF_RUNNING | IFF_LOOPBACK)) ==
-			    (IFF_UP | IFF_RUNNING) &&
-		    is_reachable(a->ifa_addr))
-			expect(guards, if_nametoindex(a->ifa_name));
-	freeifaddrs(list);
-}
-
-bool guards_prepare(struct guards *guards)
-{
-	int err;
-
-	if (!guards->n_expected)
-		expect_devices_with_addresses(guards);
-	if (guards->n_prepared < guards->n_expected)
-		guards_device(guards, guards->expected[guards->n_prepared++], &err);
-	return guards->n_prepared < guards->n_expected;
+	__atomic_store_n(&guards->stop, now, __ATOMIC_RELAXED);
+	if (guards->preparing)
+		pthread_join(guards->thread, NULL);
+	guards->preparing = false;
 }
 
 void guards_reset(struct guards *guards)
 {
-	guards->n_expected = guards->n_prepared = 0;
-	for (size_t i = 0; i < guards->n_devices; i++)
-		expect(guards, guards->devices[i].ifindex);
+	prepare_end(guards, true);
+	guards->prepared = false;
+	guards->n_expected = 0;
 	for (size_t i = 0; i < guards->n_devices; i++) {
 		struct guards_device *device = &guards->devices[i];
 
+		if (device->used && guards->n_expected < EXPECT_MAX)
+			guards->expected[guards->n_expected++] = device->ifindex;
 		bpf_map__delete_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
 				     sizeof(device->ifindex), 0);
 		close(device->links[0]);
@@ -248,7 +218,7 @@ static int device_attach(struct guards *guards, struct guards_device *device)
 	return 0;
 }
 
-static const struct guards_device *device_find(const struct guards *guards, unsigned ifindex)
+static struct guards_device *device_find(struct guards *guards, unsigned ifindex)
 {
 	size_t n = __atomic_load_n(&guards->n_devices, __ATOMIC_ACQUIRE);
 
@@ -258,9 +228,10 @@ static const struct guards_device *device_find(const struct guards *guards, unsi
 	return NULL;
 }
 
-const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err)
+/* Attaches to it, unless that was done. NULL with -errno in *ret_err. */
+static struct guards_device *device_get(struct guards *guards, unsigned ifindex, int *ret_err)
 {
-	const struct guards_device *device = device_find(guards, ifindex);
+	struct guards_device *device = device_find(guards, ifindex);
 
 	*ret_err = 0;
 	if (device)
@@ -272,7 +243,7 @@ const struct guards_device *guards_device(struct guards *guards, unsigned ifinde
 	} else if (!device) {
 		struct guards_device *new = &guards->devices[guards->n_devices];
 
-		new->ifindex = ifindex;
+		*new = (struct guards_device){ .ifindex = ifindex };
 		*ret_err = device_attach(guards, new);
 		if (*ret_err == 0) {
 			device = new;
@@ -282,6 +253,45 @@ const struct guards_device *guards_device(struct guards *guards, unsigned ifinde
 	}
 	pthread_mutex_unlock(&guards->attach_lock);
 	return device;
+}
+
+const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err)
+{
+	struct guards_device *device = device_get(guards, ifindex, ret_err);
+
+	if (device && !__atomic_load_n(&device->used, __ATOMIC_RELAXED))
+		__atomic_store_n(&device->used, true, __ATOMIC_RELAXED);
+	return device;
+}
+
+static void *prepare(void *arg)
+{
+	struct guards *guards = arg;
+	int err;
+
+	if (!guards->n_expected)
+		guards->n_expected = devices_expected(guards->expected, GUESSES_MAX);
+	for (size_t i = 0; i < guards->n_expected; i++)
+		if (!__atomic_load_n(&guards->stop, __ATOMIC_RELAXED))
+			device_get(guards, guards->expected[i], &err);
+	return NULL;
+}
+
+void guards_prepare(struct guards *guards, bool wait)
+{
+	sigset_t all, old;
+
+	if (guards->prepared)
+		return;
+	guards->prepared = true;
+	guards->stop = false;
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	guards->preparing = pthread_create(&guards->thread, NULL, prepare, guards) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (wait)
+		prepare_end(guards, false);
 }
 
 int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex)

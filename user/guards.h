@@ -20,6 +20,7 @@ struct guards_device {
 	uint8_t mac[6]; /* zeros where the device has no link header */
 	unsigned mtu;
 	int links[2]; /* descriptors of the tcx links: ingress, egress */
+	bool used;    /* a connection came by it */
 };
 
 extern const char *const guard_counter_names[GUARD_COUNTER_COUNT];
@@ -32,20 +33,21 @@ extern const char *const seize_texts[SEIZE_RESULTS];
  */
 int guards_new(struct guards **ret_guards, char *error, size_t error_size);
 
+/*
+ * Begins to guard the devices that connections will probably come by: those that any came by in the
+ * last window, or else devices_expected(). A thread of its own does it. To attach to a device takes
+ * some ten milliseconds, an RCU grace period for each direction, tcx_entry_sync(), with the
+ * kernel's lock of all devices held. The first connection that needs the device would have to wait
+ * for that. @wait: returns when it is done. What fails is tried again for the first
+ * connection. Until guards_reset() a second call does nothing.
+ */
+void guards_prepare(struct guards *guards, bool wait);
+
 /* Detaches from all devices. No other thread may use it meanwhile, and no connection be guarded. */
 void guards_reset(struct guards *guards);
 
 /* Detaches from all devices and unloads. NULL is fine. */
 void guards_free(struct guards *guards);
-
-/*
- * Guards one more of the devices that connections will probably come by: those of the last window,
- * or else the first few that have an address which others can reach. It takes some ten
- * milliseconds, an RCU grace period for each direction (tcx_entry_sync()), which the first
- * connection would have to wait for. False when there are no more. What fails is for the connection
- * that needs it. As guards_device(), but one thread only.
- */
-bool guards_prepare(struct guards *guards);
 
 /* Tells where to adopt back to: as steer_set_sniffer(). */
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd);

@@ -42,8 +42,6 @@ struct loop {
 	bool accept_paused;
 	uint64_t accept_again_ns;
 	uint64_t relay_reap_ns;
-	struct guards *guards;
-	bool preparing;
 	struct log_limit pause_limit;
 
 	/* What a retired worker is to sniff with: the main thread's until it says begin. */
@@ -51,12 +49,10 @@ struct loop {
 		int listener_fd;
 		struct handoff_worker *handoff;
 		struct steer *steer;
-		struct guards *guards;
 	} next;
 
-	/* Written by the main thread; __atomic. The worker takes back begin and prepare. */
+	/* Written by the main thread; __atomic. The worker takes back begin. */
 	bool begin;
-	bool prepare;
 	bool drain;
 	bool retire;
 	bool stop;
@@ -175,7 +171,6 @@ static void begin(struct loop *loop)
 	loop->listener_fd = loop->next.listener_fd;
 	loop->owner.handoff = loop->handoff = loop->next.handoff;
 	loop->owner.steer = loop->next.steer;
-	loop->guards = loop->next.guards;
 	loop->owner.draining = false;
 	__atomic_store_n(&loop->retired, false, __ATOMIC_RELEASE);
 	__atomic_store_n(&loop->begin, false, __ATOMIC_RELEASE);
@@ -195,8 +190,6 @@ static void retire(struct loop *loop)
 	loop->accept_paused = false;
 	loop->owner.handoff = NULL;
 	loop->owner.steer = NULL;
-	loop->guards = NULL;
-	loop->preparing = false;
 	handoff_worker_free(loop->handoff);
 	loop->handoff = NULL;
 	__atomic_store_n(&loop->retired, true, __ATOMIC_RELEASE);
@@ -215,8 +208,6 @@ static void wake(struct loop *loop, uint64_t now)
 	/* First: what was said before it no longer holds. */
 	if (__atomic_load_n(&loop->begin, __ATOMIC_ACQUIRE))
 		begin(loop);
-	if (__atomic_exchange_n(&loop->prepare, false, __ATOMIC_ACQUIRE) && loop->guards)
-		loop->preparing = true;
 	drain = __atomic_load_n(&loop->drain, __ATOMIC_ACQUIRE);
 	if (!drain) {
 		loop->owner.draining = false;
@@ -261,8 +252,6 @@ static int64_t until_timer(const struct loop *loop, uint64_t now)
 	at = MIN(at, loop->relay_reap_ns);
 	if (loop->accept_paused)
 		at = MIN(at, loop->accept_again_ns);
-	if (loop->preparing)
-		return 0;
 	if (at == UINT64_MAX)
 		return -1;
 	return at > now ? (int64_t)(at - now) : 0;
@@ -309,8 +298,6 @@ static void *run(void *arg)
 		run_timers(loop, now);
 		loop->relay_reap_ns = relay_worker_reap(&loop->owner.relay, now);
 		conn_reap(&loop->owner);
-		if (loop->preparing)
-			loop->preparing = guards_prepare(loop->guards);
 		/* While draining the main thread waits for the last of them. */
 		if (loop->owner.draining && before && !conn_unsettled(&loop->owner))
 			notify(loop);
@@ -392,19 +379,12 @@ int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, in
 	loop->next.listener_fd = sniffer_fd;
 	loop->next.handoff = handoff;
 	loop->next.steer = steer;
-	loop->next.guards = guards;
 	__atomic_store_n(&loop->drain, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->drained, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->retire, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->begin, true, __ATOMIC_RELEASE);
 	tell(loop);
 	return 0;
-}
-
-void loop_prepare(struct loop *loop)
-{
-	__atomic_store_n(&loop->prepare, true, __ATOMIC_RELEASE);
-	tell(loop);
 }
 
 void loop_free(struct loop *loop)

@@ -38,9 +38,6 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, int sniffer_fd,
 	       char *error, size_t error_size);
 
-/* Has the worker guards_prepare() its devices, a device after each look for events. */
-void loop_prepare(struct loop *loop);
-
 /* Ends the thread and every connection that is left. NULL is fine. */
 void loop_free(struct loop *loop);
 

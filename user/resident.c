@@ -411,8 +411,10 @@ int resident_open_window(struct resident *resident, const struct window_options 
 			find_elsewhere(&resident->routes.windows, window);
 		pthread_rwlock_unlock(&resident->routes.lock);
 	}
-	if (!err && options->plane != PLANE_RELAY && !window->web_server_elsewhere)
-		engine_prepare_handoff(resident->engine);
+	if (!err)
+		engine_opened(resident->engine,
+			      options->plane != PLANE_RELAY && (!window->web_server_elsewhere ||
+								!window->responder_elsewhere));
 	if (!err && !*ret_renewed)
 		window->passed_by_before = count_passed_by(resident);
 	if (err)

@@ -63,23 +63,48 @@ def guarded(steer):
     return found
 
 
-def test_devices_are_guarded_beforehand(lab, nginx, auto, best):
+@pytest.fixture
+def spare(lab):
+    """One more device with an address, which nobody comes by; its number."""
+    lab.edge.run("ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1")
+    for device in ("spare0", "spare1"):
+        lab.edge.run("ip", "link", "set", device, "up")
+    lab.edge.run("ip", "address", "add", "203.0.113.1/24", "dev", "spare0")
+    yield ifindex(lab, "spare0")
+    lab.edge.run("ip", "link", "delete", "spare0")
+
+
+def ifindex(lab, device):
+    return json.loads(lab.edge.run("ip", "-j", "link", "show", device))[0]["ifindex"]
+
+
+def test_devices_are_guarded_beforehand(lab, nginx, auto, best, spare):
     """The first connection need not wait for that, which takes some ten milliseconds."""
-    device = json.loads(lab.edge.run("ip", "-j", "link", "show", lab.edge.device))[0]["ifindex"]
-    wanted = {device} if best == "handoff" else set()
+    edge = ifindex(lab, lab.edge.device)
+
+    def expect(*devices):
+        return set(devices) if best == "handoff" else set()
+
     auto.open()
-    assert guarded(auto) == wanted
+    assert guarded(auto) == expect(edge, spare)
     auto.close()
     wait_until(lambda: not auto.residents(), what="the resident process ends")
+    lab.edge.run("ip", "route", "add", "default", "via", lab.ca.v4)
+    auto.open()
+    assert guarded(auto) == expect(edge)
+    auto.close()
+    wait_until(lambda: not auto.residents(), what="the resident process ends")
+    lab.edge.run("ip", "route", "delete", "default")
     serve = lab.edge.start("serve", [BINARY, "serve"])
     auto.wait_for(serve)
     auto.open("--plane", "relay")
     assert get(lab, lab.edge.v4) == SMALL and not guarded(auto)
     auto.close()
-    # The second time it knows which ones were in use.
-    for _ in range(2):
+    # From the second time on it knows which ones are in use.
+    for devices in (expect(edge, spare), expect(edge), expect(edge)):
         auto.open()
-        wait_until(lambda: guarded(auto) == wanted, what="they are guarded while nobody connects")
+        wait_until(lambda d=devices: guarded(auto) == d, what="they are guarded while nobody connects")
+        assert get(lab, lab.edge.v4) == SMALL and guarded(auto) == devices
         auto.close()
         wait_until(lambda: not guarded(auto), what="they are free again")
     serve.stop()

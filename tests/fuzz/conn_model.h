@@ -277,11 +277,14 @@ static int model_close(int fd)
 	return 0;
 }
 
-/* It can't have this client now: how long that may be waited for begins with the first time. */
-static void target_failed(struct client *client)
+/*
+ * It can't have this client, which is told at @now: how long that may be waited for begins with the
+ * first time.
+ */
+static void target_failed(struct client *client, uint64_t now)
 {
 	if (client->to_responder && !client->responder_failed_ns)
-		client->responder_failed_ns = model.now_ns;
+		client->responder_failed_ns = now;
 }
 
 static enum taking taking_of(struct client *client, const struct endpoint *target)
@@ -342,11 +345,11 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		return HANDOFF_PENDING;
 	case IS_ABSENT:
 		job->result = SEIZE_NO_LISTENER;
-		target_failed(client);
+		target_failed(client, model.now_ns);
 		return HANDOFF_AGAIN;
 	case IS_BUSY:
 		job->result = SEIZE_QUEUE_FULL;
-		target_failed(client);
+		target_failed(client, model.now_ns);
 		return HANDOFF_AGAIN;
 	case CANT_HAVE_IT:
 		job->result = model.refusal;
@@ -402,10 +405,10 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 	check(model.routes.relays < model.routes.max_relays);
 	switch (taking_of(client, target)) {
 	case IS_BUSY:
-		target_failed(client);
+		target_failed(client, model.now_ns);
 		return -EADDRNOTAVAIL;
 	case LOSES_IT:
-		target_failed(client);
+		target_failed(client, model.now_ns);
 		return -EMFILE;
 	case CANT_HAVE_IT:
 		if (options->client_ip == CLIENT_IP_TRANSPARENT)
@@ -425,7 +428,7 @@ static void relay_news(struct client *client, int error)
 {
 	check(client->place == CONNECTING);
 	if (error) {
-		target_failed(client);
+		target_failed(client, model.now_ns + model.late_ns);
 		client->place = OURS;
 		model.callbacks->on_failed(model.ctx, client->relay_user, client->fd, error);
 		return;

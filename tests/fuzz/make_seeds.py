@@ -135,6 +135,11 @@ def options(plane, client_ip, flags=0):
     return [OPTIONS, next(n for n in range(256) if (n % 3, n // 4 % 4, n & 0xc0) == (plane, client_ip, flags))]
 
 
+def passing(ns):
+    """So long, small steps first."""
+    return [byte for exponent in range(32) if ns // 64 >> exponent & 1 for byte in (TIME, exponent)]
+
+
 def conn_seeds():
     """Stories of connections. Time passes in steps of 64 ns times a power of 2."""
     yield "refused-late-then-relayed", [0, *targets(CANT_HAVE_IT, IS_BUSY), *came(0, ACME),
@@ -144,6 +149,9 @@ def conn_seeds():
     # The wait for the responder began later than the time that the drain is told.
     yield "drained-as-the-relay-fails", [CLOCK_LATER, *options(RELAYED, NO_ADDRESS), *came(0, ACME), RELAY, 0, REFUSED,
                                          *targets(IS_BUSY, TAKES), DRAIN]
+    # One try more, at the end of that wait, and then another.
+    yield "wait-begins-later", [CLOCK_LATER, *options(RELAYED, NO_ADDRESS), *came(0, ACME), *targets(TAKES, IS_BUSY),
+                                RELAY, 0, REFUSED, *passing(5_002_000_000), TIME, 22]
     yield "header-beyond-the-limit", [0, *options(RELAYED, PROXY_V1, TWO_RELAYS), *came(0, WEB), *came(1, WEB),
                                       *came(2, WEB)]
 

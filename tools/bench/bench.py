@@ -3,8 +3,8 @@
 
 One run has rounds. In each round, and for each metric, the variants take turns, another one first each time, so
 that what the machine does meanwhile hits all: many short rounds tell more than a few long ones. Results are
-medians over rounds, and ratios of those to direct's, with how far those would be off had there been other rounds.
-They go to DIR/results.md, .json and .svg.
+medians over rounds, and ratios of those to direct's, the program's own with 95 % confidence intervals. They go to
+DIR/results.md, .json and .svg.
 
 It fails, and writes nothing, when a variant returns a wrong byte or misses its way. When the client was the
 bottleneck of a measurement, that one is left out, the results say so, and it fails at its end.
@@ -53,6 +53,10 @@ def parse(argv):
     return options
 
 
+# For a confidence interval.
+LEAST_ROUNDS = 6
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -86,19 +90,19 @@ def percentile_ms(samples, q):
 
 
 def numbers_of(name, result):
-    """What one measurement of a metric is shown as: name -> number."""
+    """What one measurement of a metric is shown as: name -> (how much, of how many)."""
     if name == "rate":
         samples = sorted(result["samples_ns"])
-        return {f"latency_{key}_ms": percentile_ms(samples, q) for key, q in (("p50", 0.5), ("p99", 0.99))}
+        return {f"latency_{key}_ms": (percentile_ms(samples, q), 1) for key, q in (("p50", 0.5), ("p99", 0.99))}
     if name in ("connect", "resume", "requests"):
-        return {f"{name}_per_s": result["done"] / result["seconds"],
-                f"{name}_cpu_us": measure.busy_s(result) / result["done"] * 1e6}
+        return {f"{name}_per_s": (result["done"], result["seconds"]),
+                f"{name}_cpu_us": (measure.busy_s(result) * 1e6, result["done"])}
     gib = result["bytes"] / 2**30
-    return {f"{name}_gib_per_s": gib / result["seconds"], f"{name}_cpu_s_per_gib": measure.busy_s(result) / gib}
+    return {f"{name}_gib_per_s": (gib, result["seconds"]), f"{name}_cpu_s_per_gib": (measure.busy_s(result), gib)}
 
 
 def by_number(results):
-    """name -> variant -> round -> number"""
+    """name -> variant -> round -> (how much, of how many)"""
     out = {}
     for metric, by_variant in results.items():
         for variant, by_round in by_variant.items():
@@ -108,9 +112,19 @@ def by_number(results):
     return out
 
 
+def typical(name, values):
+    """
+    The median of some rounds' numbers. But CPU time is their sum: the kernel tells it in hundredths of a second, and
+    a round takes a few tenths.
+    """
+    if "_cpu_" in name:
+        return sum(much for much, _many in values) / sum(many for _much, many in values)
+    return statistics.median(much / many for much, many in values)
+
+
 def medians(results, values):
-    """name -> variant -> number, the median over rounds; but p99.9 is that of all their connections."""
-    out = {name: {variant: statistics.median(by_round.values()) for variant, by_round in by_variant.items()}
+    """name -> variant -> number, typical(); but p99.9 is that of all connections of all rounds."""
+    out = {name: {variant: typical(name, by_round.values()) for variant, by_round in by_variant.items()}
            for name, by_variant in values.items()}
     for variant, by_round in results.get("rate", {}).items():
         every = sorted(itertools.chain(*(result["samples_ns"] for result in by_round.values())))
@@ -118,19 +132,22 @@ def medians(results, values):
     return out
 
 
-def interval(values, base):
+def interval(name, values, base):
     """
-    Where 95 % of the ratios of the medians of @values to those of @base are when their rounds are drawn again, with
-    replacement, from those that both have: the bootstrap's percentiles. A round's two stay together.
+    [ratio, low, high]: of what is typical() of @values to that of @base, over the rounds that both have, with its
+    95 % confidence interval, the percentiles of a bootstrap that draws rounds. A round's two stay together, as they
+    were measured one shortly after the other. None: too few rounds.
     """
     both = sorted(values.keys() & base.keys())
+    if len(both) < LEAST_ROUNDS:
+        return None
+
+    def ratio(numbers):
+        return typical(name, [values[n] for n in numbers]) / typical(name, [base[n] for n in numbers])
+
     draw = random.Random(1).choices
-    ratios = []
-    for _ in range(1000 if both else 0):
-        drawn = draw(both, k=len(both))
-        ratios.append(statistics.median(values[n] for n in drawn) / statistics.median(base[n] for n in drawn))
-    ratios.sort()
-    return [ratios[int(q * (len(ratios) - 1))] for q in (0.025, 0.975)] if ratios else None
+    ratios = sorted(ratio(draw(both, k=len(both))) for _ in range(1000))
+    return [ratio(both)] + [ratios[int(q * (len(ratios) - 1))] for q in (0.025, 0.975)]
 
 
 def memory(lab, web, chosen, options):
@@ -204,12 +221,13 @@ def run(options):
         document = {
             "machine": machine(),
             "rounds": options.rounds, "seconds": options.seconds, "rate": measure.RATE,
+            "rate_seconds": max(options.seconds, measure.RATE_LEAST_S),
             "left_out": left_out,
             "labels": {c.name: c.label for c in chosen},
             "by_round": values,
             "medians": medians(results, values),
             # Of the program's own ways: what is claimed of them.
-            "intervals": {name: {c.name: interval(by_variant[c.name], by_variant[every[0].name])
+            "intervals": {name: {c.name: interval(name, by_variant[c.name], by_variant[every[0].name])
                                  for c in chosen if isinstance(c, v.Steered)}
                           for name, by_variant in values.items()},
         }

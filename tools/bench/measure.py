@@ -33,6 +33,7 @@ LATE_MAX_MS = 2.0
 WARM_UP_S = 0.2
 
 RATE = 1000
+RATE_LEAST_S = 0.5
 MANY_CONNECTIONS = 64
 
 # Windows are opened and closed beside so many plain connections a second, of so many clients, each of which takes
@@ -68,7 +69,7 @@ METRICS = [
     Metric("connect", ["--mode", "connect", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("resume", ["--mode", "connect", "--resume", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("rate", ["--mode", "connect", "--resume", "--rate", RATE], "rate",
-           warm_up_s=0.5, least_s=0.5),
+           warm_up_s=0.5, least_s=RATE_LEAST_S),
     Metric("requests", ["--mode", "requests", "--connections", MANY_CONNECTIONS], "saturation"),
     Metric("down1", ["--workers", 1, "--connections", 1], "worker", "down"),
     Metric("down8", ["--connections", 8], "saturation", "down"),

@@ -52,10 +52,10 @@ def interval_table(document):
     rows = []
     for name, text, _form in ROWS:
         if intervals.get(name):
-            cells = ["{:.2f} ({:.2f} to {:.2f})".format(document["ratios"][name][v], *intervals[name][v])
-                     if intervals[name][v] else "-" for v in labels]
+            cells = ["{:.2f} ({:.2f} to {:.2f})".format(*intervals[name][v]) if intervals[name][v] else "-"
+                     for v in labels]
             rows.append([text.replace("first byte", f"first byte at {document['rate']}/s"), *cells])
-    return table(["ratio to direct, and where 95 % of runs would have it", *labels.values()], rows) if rows else []
+    return table(["ratio to direct (95 % confidence interval)", *labels.values()], rows) if rows else []
 
 
 def memory_table(document):
@@ -83,8 +83,8 @@ def window_table(document):
 def markdown(document):
     machine = document["machine"]
     lines = [f"Linux {machine['kernel']}, {machine['cpus']} CPUs ({machine['cpu']}), client and servers on them; "
-             f"medians of {document['rounds']} rounds of {document['seconds']:g} s, p99.9 of all their connections; "
-             "in brackets the ratio to direct.", ""]
+             f"medians of {document['rounds']} rounds of {document['seconds']:g} s (latencies: "
+             f"{document['rate_seconds']:g} s), p99.9 of all their connections; in brackets the ratio to direct.", ""]
     lines += main_table(document)
     lines += interval_table(document)
     if document["left_out"]:

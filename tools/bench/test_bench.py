@@ -253,22 +253,28 @@ def test_numbers_of_a_run():
     results = {"requests": {"x": {0: load(10, 1), 1: load(40, 1), 3: load(20, 1)}},
                "rate": {"x": {0: load(7, 1), 2: load(900, 5), 3: load(8, 6)}}}
     values = bench.by_number(results)
-    assert values["requests_per_s"] == {"x": {0: 10, 1: 40, 3: 20}}
+    assert values["requests_per_s"] == {"x": {0: (10, 1), 1: (40, 1), 3: (20, 1)}}
     of_x = {name: by_variant["x"] for name, by_variant in bench.medians(results, values).items()}
-    assert of_x == pytest.approx({"requests_per_s": 20, "requests_cpu_us": 1.9 / 20 * 1e6, "latency_p50_ms": 5,
+    # CPU time is the sum over all rounds.
+    assert of_x == pytest.approx({"requests_per_s": 20, "requests_cpu_us": 3 * 1.9 / 70 * 1e6, "latency_p50_ms": 5,
                                   "latency_p99_ms": 5, "latency_p999_ms": 6})
 
 
-def test_interval():
+@pytest.mark.parametrize("name", ["requests_per_s", "requests_cpu_us"])
+def test_interval(name):
     """What all rounds agree on is sure, however much a round differs from the next; noise is not."""
-    base = {n: 100 + n for n in range(40)}
-    low, high = bench.interval({n: value * 0.97 for n, value in base.items()}, base)
-    assert low == pytest.approx(0.97) and high == pytest.approx(0.97)
-    low, high = bench.interval({n: value * (1.3 if n % 2 else 0.7) for n, value in base.items()}, base)
-    assert low < 0.8 and high > 1.1
+    def rounds(of, numbers=range(40)):
+        return {n: (of(n), 1) for n in numbers}
+
+    base = rounds(lambda n: 100 + n)
+    same = bench.interval(name, rounds(lambda n: 97 + n * 0.97), base)
+    assert same == pytest.approx([0.97] * 3)
+    ratio, low, high = bench.interval(name, rounds(lambda n: (100 + n) * (1.3 if n % 2 else 0.7)), base)
+    assert low < 0.93 and high > 1.05 and low < ratio < high
     # A round that only one has tells nothing.
-    assert bench.interval({0: 50, 1: 700}, {0: 100, 2: 100}) == [0.5, 0.5]
-    assert bench.interval({1: 700}, {2: 100}) is None
+    some = {**rounds(lambda n: 50, range(10)), **rounds(lambda n: 700, range(50, 90))}
+    assert bench.interval(name, some, rounds(lambda n: 100)) == [0.5] * 3
+    assert bench.interval(name, rounds(lambda n: 50, range(5)), base) is None
 
 
 @pytest.mark.parametrize("name", ["window", "lookup", "handoff"])
@@ -287,9 +293,9 @@ def test_other_needs_a_place_to_listen(lab):
 
 
 NUMBERS = [name for name, _title, _more in report.PANELS]
-DOCUMENT = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9,
+DOCUMENT = {"machine": {"kernel": "6", "cpus": 2, "cpu": "x"}, "rounds": 1, "seconds": 1, "rate": 9, "rate_seconds": 1,
             "labels": {"direct": "direct", "handoff": "a <b>"}, "left_out": [],
-            "intervals": {n: {"handoff": [0.25, 0.75]} for n in NUMBERS},
+            "intervals": {n: {"handoff": [0.5, 0.25, 0.75]} for n in NUMBERS},
             "medians": {n: {"direct": 2.0, "handoff": 1.0} for n in NUMBERS},
             "ratios": {n: {"direct": 1.0, "handoff": 0.5} for n in NUMBERS}}
 
