@@ -422,6 +422,22 @@ void conn_drain(struct conn_owner *owner, uint64_t now)
 	}
 }
 
+bool conn_make_room(struct conn_owner *owner, uint64_t now)
+{
+	struct conn *oldest = NULL;
+
+	/* The newest comes first. */
+	for (struct conn *conn = owner->first; conn; conn = conn->next)
+		if (conn->state == CONN_SNIFFING)
+			oldest = conn;
+	if (!oldest)
+		return false;
+	conn_count(owner, CONN_NO_DESCRIPTOR);
+	oldest->route = oldest->web_server;
+	conn_dispatch(owner, oldest, now);
+	return true;
+}
+
 void conn_kill(struct conn_owner *owner)
 {
 	struct conn *next;

@@ -115,6 +115,12 @@ void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now);
 /* From now on nothing is classified: all that is being sniffed goes to the web server. */
 void conn_drain(struct conn_owner *owner, uint64_t now);
 
+/*
+ * Descriptors have run out: the web server gets the one that has been waited for longest without a
+ * ClientHello, which frees its descriptor if it can be handed off at once. False: there is none.
+ */
+bool conn_make_room(struct conn_owner *owner, uint64_t now);
+
 /* Ends what is, or will be, relayed of windows whose tally is marked as killed. */
 void conn_kill(struct conn_owner *owner);
 

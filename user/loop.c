@@ -5,8 +5,9 @@
  * The main thread tells it what to do through a few flags and an eventfd that wakes it: begin (here
  * is a sniffer), drain (the windows are closed), retire (nothing more can come), stop. From retire
  * to the next begin it has only relayed connections. The worker answers by flags too, and by the
- * main thread's eventfd. It never waits for anything but events and timers. It shares nothing with
- * other workers but the windows (routes.c) and the kernel's maps.
+ * main thread's eventfd. It never waits for anything but events and timers; but for its turn, while
+ * descriptors are short. It shares nothing with other workers but the windows (routes.c), the
+ * kernel's maps, and the number of descriptors that the process may have.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,6 +29,20 @@
 #define ACCEPTS_PER_EVENT 64 /* then other connections have their turn */
 #define ACCEPT_PAUSE_NS	  (100 * NSEC_PER_MSEC)
 
+#define HASTE_NS NSEC_PER_SEC
+
+/*
+ * What workers share, as descriptors are shared. While those are short one worker at a time
+ * accepts: else another one could get the descriptor that a worker has closed to accept with, and
+ * keep it.
+ */
+static struct {
+	pthread_mutex_t lock;
+	/* __atomic. */
+	uint64_t until_ns;  /* descriptors are taken to be short until then */
+	unsigned n_lacking; /* workers without one in reserve */
+} haste = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
 struct loop {
 	struct conn_owner owner;
 	struct handoff_worker *handoff;
@@ -39,6 +54,7 @@ struct loop {
 	int spare_fd; /* given up for a connection when there is no other descriptor; -1: in use */
 	pthread_t thread;
 	bool started;
+	bool lacks_spare;
 	bool accept_paused;
 	uint64_t accept_again_ns;
 	uint64_t relay_reap_ns;
@@ -76,9 +92,26 @@ static void notify(const struct loop *loop)
 	eventfd_write(loop->notify_fd, 1);
 }
 
+static bool are_short(int err)
+{
+	return err == -EMFILE || err == -ENFILE;
+}
+
 static int spare_fd(void)
 {
 	return eventfd(0, EFD_CLOEXEC);
+}
+
+/* Has a descriptor in reserve again, if there is one to have. */
+static void reserve(struct loop *loop)
+{
+	bool lacked = loop->lacks_spare;
+
+	if (loop->spare_fd < 0)
+		loop->spare_fd = spare_fd();
+	loop->lacks_spare = loop->spare_fd < 0;
+	__atomic_fetch_add(&haste.n_lacking, (unsigned)loop->lacks_spare - (unsigned)lacked,
+			   __ATOMIC_RELAXED);
 }
 
 /* No descriptors, no memory: accept() would fail again and again while the queue stays readable. */
@@ -94,8 +127,7 @@ static void accept_pause(struct loop *loop, int err, uint64_t now)
 
 static void accept_resume(struct loop *loop)
 {
-	if (loop->spare_fd < 0)
-		loop->spare_fd = spare_fd();
+	reserve(loop);
 	if (watch(loop, loop->listener_fd, &loop->ref_listener) == 0)
 		loop->accept_paused = false;
 }
@@ -109,23 +141,38 @@ static int accept_one(const struct loop *loop, struct sockaddr_storage *ret_peer
 }
 
 /*
- * Descriptors have run out (@err says how). With the one in reserve a connection can still be taken
- * and handed off, which frees it again: waiting in the accept queue is for when even that fails.
- * The connection's descriptor, or -errno.
+ * Takes one while descriptors are short. With the one in reserve a connection can still be taken
+ * and handed off, which frees it again: waiting in the accept queue is for when even that fails. A
+ * worker that got none back is helped by whoever still waits for ClientHellos. 0: go on; -errno.
  */
-static int accept_in_haste(struct loop *loop, int err, struct sockaddr_storage *ret_peer)
+static int accept_in_haste(struct loop *loop, uint64_t now)
 {
-	int fd;
+	struct sockaddr_storage peer;
+	bool last = false;
+	int fd, err;
 
-	if (loop->spare_fd < 0)
-		return err;
-	close(TAKE_FD(loop->spare_fd));
-	fd = accept_one(loop, ret_peer);
-	if (fd < 0) {
-		fd = -errno;
-		loop->spare_fd = spare_fd();
+	pthread_mutex_lock(&haste.lock);
+	fd = accept_one(loop, &peer);
+	err = fd < 0 ? -errno : 0;
+	if (are_short(err) && loop->spare_fd >= 0) {
+		__atomic_store_n(&haste.until_ns, now + HASTE_NS, __ATOMIC_RELAXED);
+		close(TAKE_FD(loop->spare_fd));
+		fd = accept_one(loop, &peer);
+		err = fd < 0 ? -errno : 0;
+		last = true;
 	}
-	return fd;
+	if (fd >= 0)
+		conn_accept(&loop->owner, fd, &peer,
+			    last || __atomic_load_n(&haste.n_lacking, __ATOMIC_RELAXED), now);
+	reserve(loop);
+	if (__atomic_load_n(&haste.n_lacking, __ATOMIC_RELAXED) &&
+	    conn_make_room(&loop->owner, now))
+		reserve(loop);
+	/* There is one now. */
+	if (are_short(err) && loop->spare_fd >= 0)
+		err = 0;
+	pthread_mutex_unlock(&haste.lock);
+	return err;
 }
 
 /* Takes what is in the accept queue, at most @limit. True when the queue is empty. */
@@ -133,32 +180,30 @@ static bool accept_some(struct loop *loop, unsigned limit, uint64_t now)
 {
 	for (unsigned i = 0; i < limit; i++) {
 		struct sockaddr_storage peer;
-		int fd = accept_one(loop, &peer);
+		int fd, err = 0;
 
-		if (fd >= 0) {
-			conn_accept(&loop->owner, fd, &peer, false, now);
-			continue;
+		if (now < __atomic_load_n(&haste.until_ns, __ATOMIC_RELAXED)) {
+			err = accept_in_haste(loop, now);
+		} else {
+			fd = accept_one(loop, &peer);
+			err = fd < 0 ? -errno : 0;
+			if (fd >= 0)
+				conn_accept(&loop->owner, fd, &peer, false, now);
+			if (are_short(err)) {
+				__atomic_store_n(&haste.until_ns, now + HASTE_NS, __ATOMIC_RELAXED);
+				err = accept_in_haste(loop, now);
+			}
 		}
-		switch (errno) {
+		switch (-err) {
 		case EAGAIN:
 			return true;
 		case EMFILE:
 		case ENFILE:
-			fd = accept_in_haste(loop, -errno, &peer);
-			if (fd == -EAGAIN)
-				return true;
-			if (fd < 0) {
-				accept_pause(loop, fd, now);
-				return false;
-			}
-			conn_accept(&loop->owner, fd, &peer, true, now);
-			loop->spare_fd = spare_fd();
-			break;
 		case ENOBUFS:
 		case ENOMEM:
-			accept_pause(loop, -errno, now);
+			accept_pause(loop, err, now);
 			return false;
-		default: /* that one is gone: ECONNABORTED, EPROTO ... */
+		default: /* taken; or that one is gone: ECONNABORTED, EPROTO ... */
 			break;
 		}
 	}
@@ -409,6 +454,8 @@ void loop_free(struct loop *loop)
 		close(loop->wake_fd);
 	if (loop->spare_fd >= 0)
 		close(loop->spare_fd);
+	if (loop->lacks_spare)
+		__atomic_fetch_sub(&haste.n_lacking, 1, __ATOMIC_RELAXED);
 	if (loop->owner.epoll_fd >= 0)
 		close(loop->owner.epoll_fd);
 	free(loop);

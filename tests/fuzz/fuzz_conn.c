@@ -4,7 +4,8 @@
  * libFuzzer target for the state machine of connections, conn.c and conn_relay.c, with the kernel
  * and the modules below it as a model (conn_model.h). The input is a list of things that happen:
  * clients come, send, end, reset; events and timers are delivered, as the loop does; targets come,
- * go, and are busy; the window is drained, killed, opened again; relays connect, fail and end.
+ * go, and are busy; the window is drained, killed, opened again; descriptors run out; relays
+ * connect, fail and end.
  *
  * What must hold, after each of them:
  *  - every connection has a socket and a timer, or is in a hand-off and has a timer, or is a
@@ -207,6 +208,20 @@ static void drain(void)
 		      (conn->state != CONN_WAITING || !conn->route.to_responder));
 }
 
+/* Descriptors have run out. */
+static void make_room(void)
+{
+	const struct conn *oldest = NULL;
+
+	for (const struct conn *conn = owner.first; conn; conn = conn->next)
+		if (conn->state == CONN_SNIFFING)
+			oldest = conn;
+	if (oldest)
+		model.clients[oldest->job.cookie - 1].in_haste = true;
+	check(conn_make_room(&owner, model.now_ns) == (oldest != NULL));
+	check(!oldest || oldest->state != CONN_SNIFFING);
+}
+
 static void kill_relays(void)
 {
 	tally_kill(&model.tally, true);
@@ -348,7 +363,10 @@ static void step(struct input *input)
 		set_failures(byte);
 		break;
 	case 15:
-		drain();
+		if (what & 0x10)
+			make_room();
+		else
+			drain();
 		break;
 	}
 }
