@@ -161,12 +161,27 @@ def test_opened_under_flood(lab, web_server, steer, flood):
     steer.close()
 
 
+def wait_until_full(steer):
+    """No sniffer's queue has a place that a process takes with it: SYNs pass by all of them, or get cookies."""
+    wait_until(lambda: steer.ask()["counters"]["passed_cookies"] > 0, what="a sniffer's queue is nearly full")
+    began = steer.ask()["counters"]["steered"]
+
+    def are_full():
+        before = steer.ask()["counters"]
+        wait_until(lambda: sum(steer.ask()["counters"][name] - before[name] for name in ("steered", "passed_cookies"))
+                   > 2 * CLIENTS, what="SYNs come")
+        steered = steer.ask()["counters"]["steered"]
+        return steered == before["steered"] or steered > began + 2 * SOMAXCONN
+
+    wait_until(are_full, what="the others' are, too")
+
+
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_ended_under_flood(lab, web_server, steer, flood, end):
     """It begins in the window. First the web server has to get it, then the sniffers have their share."""
     steer.open()
     attack = flood()
-    wait_until(lambda: steer.counter("passed_cookies") > 0, what="the sniffers' queues are nearly full")
+    wait_until_full(steer)
     with acks_held_back(lab):
         connections = half_way(lab, lab.edge.v4)
         passed = steer.counter("passed_cookies")
