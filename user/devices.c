@@ -4,7 +4,6 @@
  * always come by the one that the default route leads to. The route is asked for as a socket would:
  * connect() of UDP sends nothing, and the address that the kernel has chosen by it is the device's.
  */
-#include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -28,37 +27,33 @@ static bool is_usable(const struct ifaddrs *a)
 	return a->ifa_addr->sa_family == AF_INET;
 }
 
-static void address_of(const struct ifaddrs *a, struct endpoint *ret_address)
+/* This host's address for a client at @far. False: it has no route there. */
+static bool way_out(const char *far, struct endpoint *ret_address)
 {
-	struct sockaddr_storage sa = {};
+	struct sockaddr_storage sa;
+	struct endpoint client;
+	socklen_t len;
+	_cleanup_close_ int fd = -1;
 
-	memcpy(&sa, a->ifa_addr,
-	       a->ifa_addr->sa_family == AF_INET ? sizeof(struct sockaddr_in)
-						 : sizeof(struct sockaddr_in6));
-	endpoint_from_sockaddr(&sa, ret_address);
-	ret_address->port = 0;
+	if (endpoint_parse(far, 443, &client) < 0)
+		return false;
+	len = endpoint_to_sockaddr(&client, &sa);
+	fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, len) < 0)
+		return false;
+	len = sizeof(sa);
+	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+	       endpoint_from_sockaddr(&sa, ret_address) == 0;
 }
 
-/* This host's address for a client of @family that is far away. False: it has no route there. */
-static bool way_out(int family, struct endpoint *ret_address)
+static bool has_address(const struct ifaddrs *a, const struct endpoint *address)
 {
-	/* RFC 5737, RFC 3849: nobody's. */
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons(443) };
-	struct sockaddr_in6 sin6 = { .sin6_family = AF_INET6, .sin6_port = htons(443) };
-	_cleanup_close_ int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
-
-	inet_pton(AF_INET, "192.0.2.1", &sin.sin_addr);
-	inet_pton(AF_INET6, "2001:db8:ffff::1", &sin6.sin6_addr);
-	if (fd < 0 ||
-	    (family == AF_INET ? connect(fd, (struct sockaddr *)&sin, sizeof(sin))
-			       : connect(fd, (struct sockaddr *)&sin6, sizeof(sin6))) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&sa, &len) < 0 ||
-	    endpoint_from_sockaddr(&sa, ret_address) < 0)
-		return false;
-	ret_address->port = 0;
-	return true;
+	if (a->ifa_addr->sa_family == AF_INET)
+		return endpoint_is_v4(address) &&
+		       memcmp(&((const struct sockaddr_in *)a->ifa_addr)->sin_addr,
+			      &address->addr.s6_addr[12], 4) == 0;
+	return IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)a->ifa_addr)->sin6_addr,
+				  &address->addr);
 }
 
 static size_t add(unsigned *ifindexes, size_t n, const char *name)
@@ -76,23 +71,18 @@ static size_t add(unsigned *ifindexes, size_t n, const char *name)
 size_t devices_expected(unsigned *ret_ifindexes, size_t max)
 {
 	struct endpoint ways[2];
-	size_t n_ways = way_out(AF_INET, &ways[0]);
+	/* RFC 5737, RFC 3849: nobody's. */
+	size_t n_ways = way_out("192.0.2.1", &ways[0]);
 	struct ifaddrs *list = NULL;
 	size_t n = 0;
 
-	n_ways += way_out(AF_INET6, &ways[n_ways]);
+	n_ways += way_out("2001:db8:ffff::1", &ways[n_ways]);
 	if (getifaddrs(&list) < 0)
 		return 0;
-	for (const struct ifaddrs *a = list; a && n < max; a = a->ifa_next) {
-		struct endpoint address;
-
-		if (!is_usable(a))
-			continue;
-		address_of(a, &address);
+	for (const struct ifaddrs *a = list; a; a = a->ifa_next)
 		for (size_t i = 0; i < n_ways && n < max; i++)
-			if (endpoint_equal(&address, &ways[i]))
+			if (is_usable(a) && has_address(a, &ways[i]))
 				n = add(ret_ifindexes, n, a->ifa_name);
-	}
 	for (const struct ifaddrs *a = list; a && n_ways == 0 && n < max; a = a->ifa_next)
 		if (is_usable(a))
 			n = add(ret_ifindexes, n, a->ifa_name);

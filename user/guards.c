@@ -12,7 +12,6 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -22,6 +21,7 @@
 #include "devices.h"
 #include "guards.h"
 #include "handoff.skel.h"
+#include "thread.h"
 #include "util.h"
 
 /* Linux 6.6; Debian 12's headers are older. */
@@ -279,17 +279,11 @@ static void *prepare(void *arg)
 
 void guards_prepare(struct guards *guards, bool wait)
 {
-	sigset_t all, old;
-
 	if (guards->prepared)
 		return;
 	guards->prepared = true;
 	guards->stop = false;
-	/* Signals are the main thread's. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	guards->preparing = pthread_create(&guards->thread, NULL, prepare, guards) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	guards->preparing = thread_start(&guards->thread, prepare, guards) == 0;
 	if (wait)
 		prepare_end(guards, false);
 }

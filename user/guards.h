@@ -60,7 +60,8 @@ enum seize_result guards_preflight(struct guards *guards, bool v4_client,
 				   const struct endpoint *target, int *ret_err);
 
 /*
- * The device, with the guard on it: attached now if it was not yet. Any thread; the result is valid
+ * The device that a connection comes by, with the guard on it: attached now if it was not yet. Any
+ * thread; the result is valid
  * until guards_reset() or guards_free(). NULL with -errno in *ret_err when it can't be attached.
  */
 const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err);

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,6 +22,7 @@
 
 #include "log.h"
 #include "loop.h"
+#include "thread.h"
 #include "util.h"
 
 #define EVENTS_PER_BATCH  64
@@ -154,8 +154,9 @@ static int accept_in_haste(struct loop *loop, uint64_t now)
 	pthread_mutex_lock(&haste.lock);
 	fd = accept_one(loop, &peer);
 	err = fd < 0 ? -errno : 0;
-	if (are_short(err) && loop->spare_fd >= 0) {
+	if (are_short(err))
 		__atomic_store_n(&haste.until_ns, now + HASTE_NS, __ATOMIC_RELAXED);
+	if (are_short(err) && loop->spare_fd >= 0) {
 		close(TAKE_FD(loop->spare_fd));
 		fd = accept_one(loop, &peer);
 		err = fd < 0 ? -errno : 0;
@@ -180,20 +181,17 @@ static bool accept_some(struct loop *loop, unsigned limit, uint64_t now)
 {
 	for (unsigned i = 0; i < limit; i++) {
 		struct sockaddr_storage peer;
-		int fd, err = 0;
+		int err = -EMFILE;
 
-		if (now < __atomic_load_n(&haste.until_ns, __ATOMIC_RELAXED)) {
-			err = accept_in_haste(loop, now);
-		} else {
-			fd = accept_one(loop, &peer);
+		if (now >= __atomic_load_n(&haste.until_ns, __ATOMIC_RELAXED)) {
+			int fd = accept_one(loop, &peer);
+
 			err = fd < 0 ? -errno : 0;
 			if (fd >= 0)
 				conn_accept(&loop->owner, fd, &peer, false, now);
-			if (are_short(err)) {
-				__atomic_store_n(&haste.until_ns, now + HASTE_NS, __ATOMIC_RELAXED);
-				err = accept_in_haste(loop, now);
-			}
 		}
+		if (are_short(err))
+			err = accept_in_haste(loop, now);
 		switch (-err) {
 		case EAGAIN:
 			return true;
@@ -354,20 +352,6 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* Signals are the main thread's. */
-static int start(struct loop *loop)
-{
-	sigset_t all, old;
-	int err;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	err = pthread_create(&loop->thread, NULL, run, loop);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	loop->started = err == 0;
-	return -err;
-}
-
 int loop_new(const struct loop_config *config, struct loop **ret_loop, char *error,
 	     size_t error_size)
 {
@@ -395,9 +379,10 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 	err = conn_owner_init(&loop->owner);
 	if (err)
 		goto fail;
-	err = start(loop);
+	err = thread_start(&loop->thread, run, loop);
 	if (err)
 		goto fail;
+	loop->started = true;
 	*ret_loop = loop;
 	return 0;
 fail:

@@ -8,10 +8,10 @@
  */
 #include "programs.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #include "log.h"
+#include "thread.h"
 #include "util.h"
 
 /* Without it everything is relayed. */
@@ -29,7 +29,7 @@ int programs_load(unsigned n_sniffers, struct programs *ret_programs, char *erro
 {
 	struct programs programs = {};
 	pthread_t thread;
-	int no_thread = pthread_create(&thread, NULL, load_guards, &programs);
+	int no_thread = thread_start(&thread, load_guards, &programs);
 	int err = steer_new(n_sniffers, &programs.steer, error, error_size);
 
 	if (no_thread)
