@@ -7,7 +7,8 @@
  *      ^  \                          ^
  *      |   `-- can't be opened --> FAILED, and tried again
  *      |
- *      `--- from each of them when nobody listens any more; an open window is closed then
+ *      `--- from each of them when nobody listens any more; an open window is closed then.
+ *           From SHUT also when others listen than did when it was closed.
  */
 #include "arm.h"
 
@@ -48,12 +49,15 @@ int arm_add(struct arm *arms, size_t *n, const char *text, char *error, size_t e
 	return 0;
 }
 
-enum arm_act arm_step(struct arm *arm, bool listening, bool window_open, uint64_t now_ns)
+enum arm_act arm_step(struct arm *arm, enum arm_listener listener, bool window_open,
+		      uint64_t now_ns)
 {
-	if (!listening) {
+	if (listener == ARM_NOBODY) {
 		arm->state = ARM_WAITING;
 		return window_open ? ARM_CLOSE_WINDOW : ARM_STAY;
 	}
+	if (listener == ARM_OTHERS && arm->state == ARM_SHUT)
+		arm->state = ARM_WAITING;
 	if (arm->state == ARM_OPEN && !window_open)
 		arm->state = ARM_SHUT;
 	if (arm->state == ARM_WAITING || (arm->state == ARM_FAILED && now_ns >= arm->again_ns))

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "listeners.h"
 #include "steer_shared.h"
 #include "window.h"
 
@@ -18,7 +19,7 @@
 enum arm_state {
 	ARM_WAITING, /* nobody listens */
 	ARM_OPEN,    /* somebody does, and a window was opened */
-	ARM_SHUT,    /* and a user has closed that: no other before nobody has listened */
+	ARM_SHUT,    /* and a user has closed that: no other for those who listened then */
 	ARM_FAILED,  /* and no window could be opened; again_ns: when to try again */
 	ARM_STATES
 };
@@ -32,9 +33,17 @@ struct arm {
 	uint64_t opened; /* windows so far */
 	/* The caller's: from the notice to the end of the last change; 0: unknown. */
 	uint64_t reaction_ns;
+	/* The caller's: who listened when a user closed it. */
+	struct listening_sockets shut_for;
 };
 
 enum arm_act { ARM_STAY, ARM_OPEN_WINDOW, ARM_CLOSE_WINDOW };
+
+enum arm_listener {
+	ARM_NOBODY,
+	ARM_SOMEBODY,
+	ARM_OTHERS, /* and in ARM_SHUT it is known that none of them did then */
+};
 
 /*
  * Adds the address @text to @arms, of which there are *n (room for ARM_MAX); the same one twice is
@@ -44,9 +53,11 @@ int arm_add(struct arm *arms, size_t *n, const char *text, char *error, size_t e
 
 /*
  * What is to be done now that somebody listens there or nobody does, and the address's window is
- * open or is not. After ARM_OPEN_WINDOW call arm_opened().
+ * open or is not. After ARM_OPEN_WINDOW call arm_opened(). One listener may have followed another
+ * unseen: an open window is as good for the other one.
  */
-enum arm_act arm_step(struct arm *arm, bool listening, bool window_open, uint64_t now_ns);
+enum arm_act arm_step(struct arm *arm, enum arm_listener listener, bool window_open,
+		      uint64_t now_ns);
 
 /* Whether opening the window succeeded. */
 void arm_opened(struct arm *arm, bool success, uint64_t now_ns);

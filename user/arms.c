@@ -71,18 +71,43 @@ static void open_window(struct resident *resident, struct arm *arm, uint64_t now
 			 error);
 }
 
-/* One address. True: somebody listens there. *ret_changed: a window was opened or closed. */
-static bool look_at(struct resident *resident, struct arm *arm, uint64_t now, bool *ret_changed)
+static enum arm_listener who_listens(const struct resident *resident, const struct arm *arm,
+				     uint64_t now)
 {
 	static struct log_limit limit;
-	const struct window *window = window_set_find(&resident->routes.windows, arm->window);
+	struct listening_sockets sockets;
 	int listening = listeners_at(resident->arms.netlink, &arm->responder);
-	enum arm_act act;
 
 	if (listening < 0 && log_limit_ok(&limit, 5, 60 * NSEC_PER_SEC, now))
 		log_warn("asking who listens for \"%s\": %s", arm->window, strerror(-listening));
 	/* Without an answer nothing is steered. */
-	act = arm_step(arm, listening == 1, window, now);
+	if (listening != 1)
+		return ARM_NOBODY;
+	if (arm->state != ARM_SHUT || arm->shut_for.n == 0)
+		return ARM_SOMEBODY;
+	if (listeners_sockets(arm->responder.port, &sockets) < 0 ||
+	    listeners_overlap(&sockets, &arm->shut_for))
+		return ARM_SOMEBODY;
+	return ARM_OTHERS;
+}
+
+/* When they go and others come at once, nobody may ever be seen not to listen. */
+static void note_who_listens(struct arm *arm)
+{
+	if (listeners_sockets(arm->responder.port, &arm->shut_for) < 0)
+		arm->shut_for.n = 0;
+}
+
+/* One address. True: somebody listens there. *ret_changed: a window was opened or closed. */
+static bool look_at(struct resident *resident, struct arm *arm, uint64_t now, bool *ret_changed)
+{
+	const struct window *window = window_set_find(&resident->routes.windows, arm->window);
+	enum arm_listener listener = who_listens(resident, arm, now);
+	enum arm_state before = arm->state;
+	enum arm_act act = arm_step(arm, listener, window, now);
+
+	if (arm->state == ARM_SHUT && before != ARM_SHUT)
+		note_who_listens(arm);
 	*ret_changed = act != ARM_STAY;
 	switch (act) {
 	case ARM_OPEN_WINDOW:
@@ -95,7 +120,7 @@ static bool look_at(struct resident *resident, struct arm *arm, uint64_t now, bo
 	case ARM_STAY:
 		break;
 	}
-	return listening == 1;
+	return listener != ARM_NOBODY;
 }
 
 /* All of them. True: somebody listens at each. Sets when to look again. */
@@ -118,6 +143,12 @@ static bool look(struct resident *resident, uint64_t now)
 		if (changed[i])
 			arms->arms[i].reaction_ns = arms->news_ns ? now_ns() - arms->news_ns : 0;
 	return all;
+}
+
+void arms_closed(struct resident *resident)
+{
+	if (resident->arms.n > 0)
+		look(resident, now_ns());
 }
 
 uint64_t arms_tick(struct resident *resident, uint64_t now)

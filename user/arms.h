@@ -53,6 +53,9 @@ void arms_stop(struct resident *resident);
 /* Readable when arms_tick() has something to do; -1: never. */
 int arms_fd(const struct resident *resident);
 
+/* A user has closed windows: those of who listens now stay closed. */
+void arms_closed(struct resident *resident);
+
 /* Looks, if there is a reason to. Returns when to call again. */
 uint64_t arms_tick(struct resident *resident, uint64_t now_ns);
 

@@ -222,6 +222,7 @@ void closing_handle(struct resident *resident, struct ctl_conn *conn,
 		resident_close_window(resident, conn, set->windows[0], "closed");
 	if (name && window_set_find(set, name))
 		resident_close_window(resident, conn, window_set_find(set, name), "closed");
+	arms_closed(resident);
 	if (resident->closings.n == CLOSING_MAX ||
 	    (closing.drain && count_drains(&resident->closings) == CLOSING_MAX_DRAIN)) {
 		resident_settle(resident);

@@ -17,11 +17,14 @@
 #define IPPROTO_MPTCP 262
 #endif
 
+/* What a dump is for. */
 struct search {
 	uint16_t port;
 	int protocol;
+	mnl_cb_t message;
 	int n;
 	struct listener *listeners;
+	struct listening_sockets *sockets;
 };
 
 static void mark(struct search *search, const struct listener *found)
@@ -51,7 +54,14 @@ static int attribute(const struct nlattr *attr, void *data)
 	return MNL_CB_OK;
 }
 
-static int message(const struct nlmsghdr *nlh, void *data)
+static bool is_of(const struct search *search, const struct nlmsghdr *nlh)
+{
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+
+	return nlh->nlmsg_type == SOCK_DIAG_BY_FAMILY && ntohs(msg->id.idiag_sport) == search->port;
+}
+
+static int find_address(const struct nlmsghdr *nlh, void *data)
 {
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	struct search *search = data;
@@ -59,7 +69,7 @@ static int message(const struct nlmsghdr *nlh, void *data)
 				  .device = msg->id.idiag_if,
 				  .inode = msg->idiag_inode };
 
-	if (nlh->nlmsg_type != SOCK_DIAG_BY_FAMILY || ntohs(msg->id.idiag_sport) != search->port)
+	if (!is_of(search, nlh))
 		return MNL_CB_OK;
 	if (msg->idiag_family == AF_INET) {
 		memset(&found.address.addr.s6_addr[10], 0xff, 2);
@@ -74,6 +84,22 @@ static int message(const struct nlmsghdr *nlh, void *data)
 		mark(search, &found);
 	else
 		add(search, &found);
+	return MNL_CB_OK;
+}
+
+static int find_socket(const struct nlmsghdr *nlh, void *data)
+{
+	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
+	struct search *search = data;
+	struct listening_sockets *sockets = search->sockets;
+
+	if (!is_of(search, nlh))
+		return MNL_CB_OK;
+	if (sockets->n < LISTENERS_MAX)
+		sockets->cookies[sockets->n++] =
+			msg->id.idiag_cookie[0] | (uint64_t)msg->id.idiag_cookie[1] << 32;
+	else
+		search->n++; /* too many */
 	return MNL_CB_OK;
 }
 
@@ -100,7 +126,7 @@ static int dump(struct mnl_socket *nl, int family, struct search *search)
 		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
 		if (n < 0)
 			return -errno;
-		more = mnl_cb_run(buf, (size_t)n, (unsigned)family, 0, message, search);
+		more = mnl_cb_run(buf, (size_t)n, (unsigned)family, 0, search->message, search);
 	} while (more > 0);
 	return more < 0 ? -errno : 0;
 }
@@ -125,10 +151,33 @@ int listeners_find(uint16_t port, struct listener *ret_listeners)
 {
 	struct search search = { .port = port,
 				 .protocol = IPPROTO_TCP,
+				 .message = find_address,
 				 .listeners = ret_listeners };
 	int err = find(&search);
 
 	return err ? err : search.n;
+}
+
+int listeners_sockets(uint16_t port, struct listening_sockets *ret_sockets)
+{
+	struct search search = { .port = port,
+				 .protocol = IPPROTO_TCP,
+				 .message = find_socket,
+				 .sockets = ret_sockets };
+	int err;
+
+	ret_sockets->n = 0;
+	err = find(&search);
+	return !err && search.n > 0 ? -E2BIG : err;
+}
+
+bool listeners_overlap(const struct listening_sockets *a, const struct listening_sockets *b)
+{
+	for (int i = 0; i < a->n; i++)
+		for (int k = 0; k < b->n; k++)
+			if (a->cookies[i] == b->cookies[k])
+				return true;
+	return false;
 }
 
 struct mnl_socket *listeners_socket(void)
@@ -190,9 +239,11 @@ int listeners_at(struct mnl_socket *nl, const struct endpoint *at)
 
 int listeners_find_mptcp(uint16_t port, struct listener *listeners, int n)
 {
-	struct search search = {
-		.port = port, .protocol = IPPROTO_MPTCP, .n = n, .listeners = listeners
-	};
+	struct search search = { .port = port,
+				 .protocol = IPPROTO_MPTCP,
+				 .message = find_address,
+				 .n = n,
+				 .listeners = listeners };
 
 	return find(&search);
 }

@@ -26,6 +26,21 @@ struct listener {
  */
 int listeners_find(uint16_t port, struct listener *ret_listeners);
 
+/* Sockets by their cookies (SO_COOKIE), which no other socket of the host ever has. */
+struct listening_sockets {
+	int n;
+	uint64_t cookies[LISTENERS_MAX];
+};
+
+/*
+ * Those that listen on @port (host order), whatever the address: each of an SO_REUSEPORT group. 0,
+ * -E2BIG when there are more than LISTENERS_MAX, or -errno.
+ */
+int listeners_sockets(uint16_t port, struct listening_sockets *ret_sockets);
+
+/* Is a socket in both? */
+bool listeners_overlap(const struct listening_sockets *a, const struct listening_sockets *b);
+
 struct mnl_socket;
 
 /* For listeners_at(): mnl_socket_close() it. NULL: errno says why. */

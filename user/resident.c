@@ -513,6 +513,8 @@ void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request 
 	struct resident *resident = ctx;
 
 	resident->had_request = true;
+	/* Whoever has begun to listen before asking is known. */
+	arms_tick(resident, now_ns());
 	if (!strcmp(request->verb, "open"))
 		handle_open(resident, conn, request);
 	else if (!strcmp(request->verb, "close"))

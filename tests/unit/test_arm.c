@@ -96,16 +96,16 @@ static void test_listener_comes_and_goes(void **state)
 {
 	struct arm arm = {};
 
-	assert_int_equal(arm_step(&arm, false, false, NOW), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_NOBODY, false, NOW), ARM_STAY);
 	for (uint64_t i = 1; i <= 3; i++) {
-		assert_int_equal(arm_step(&arm, true, false, NOW), ARM_OPEN_WINDOW);
+		assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_OPEN_WINDOW);
 		arm_opened(&arm, true, NOW);
 		assert_int_equal(arm.state, ARM_OPEN);
 		assert_int_equal(arm.opened, i);
-		assert_int_equal(arm_step(&arm, true, true, NOW), ARM_STAY);
-		assert_int_equal(arm_step(&arm, false, true, NOW), ARM_CLOSE_WINDOW);
+		assert_int_equal(arm_step(&arm, ARM_SOMEBODY, true, NOW), ARM_STAY);
+		assert_int_equal(arm_step(&arm, ARM_NOBODY, true, NOW), ARM_CLOSE_WINDOW);
 		assert_int_equal(arm.state, ARM_WAITING);
-		assert_int_equal(arm_step(&arm, false, false, NOW), ARM_STAY);
+		assert_int_equal(arm_step(&arm, ARM_NOBODY, false, NOW), ARM_STAY);
 	}
 }
 
@@ -114,13 +114,28 @@ static void test_closed_by_user(void **state)
 {
 	struct arm arm = {};
 
-	arm_step(&arm, true, false, NOW);
+	arm_step(&arm, ARM_SOMEBODY, false, NOW);
 	arm_opened(&arm, true, NOW);
-	assert_int_equal(arm_step(&arm, true, false, NOW), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_STAY);
 	assert_int_equal(arm.state, ARM_SHUT);
-	assert_int_equal(arm_step(&arm, true, false, NOW + ARM_AGAIN_NS), ARM_STAY);
-	assert_int_equal(arm_step(&arm, false, false, NOW), ARM_STAY);
-	assert_int_equal(arm_step(&arm, true, false, NOW), ARM_OPEN_WINDOW);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW + ARM_AGAIN_NS), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_NOBODY, false, NOW), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_OPEN_WINDOW);
+}
+
+/* That nobody listens in between is not seen. */
+static void test_closed_by_user_and_others_follow(void **state)
+{
+	struct arm arm = {};
+
+	arm_step(&arm, ARM_SOMEBODY, false, NOW);
+	arm_opened(&arm, true, NOW);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_STAY);
+	assert_int_equal(arm.state, ARM_SHUT);
+	assert_int_equal(arm_step(&arm, ARM_OTHERS, false, NOW), ARM_OPEN_WINDOW);
+	arm_opened(&arm, true, NOW);
+	assert_int_equal(arm.opened, 2);
+	assert_int_equal(arm_step(&arm, ARM_OTHERS, true, NOW), ARM_STAY);
 }
 
 /* Nobody noticed that it was closed before the listener went. */
@@ -128,28 +143,28 @@ static void test_closed_by_user_unseen(void **state)
 {
 	struct arm arm = {};
 
-	arm_step(&arm, true, false, NOW);
+	arm_step(&arm, ARM_SOMEBODY, false, NOW);
 	arm_opened(&arm, true, NOW);
-	assert_int_equal(arm_step(&arm, false, false, NOW), ARM_STAY);
-	assert_int_equal(arm_step(&arm, true, false, NOW), ARM_OPEN_WINDOW);
+	assert_int_equal(arm_step(&arm, ARM_NOBODY, false, NOW), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_OPEN_WINDOW);
 }
 
 static void test_failure(void **state)
 {
 	struct arm arm = {};
 
-	assert_int_equal(arm_step(&arm, true, false, NOW), ARM_OPEN_WINDOW);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_OPEN_WINDOW);
 	arm_opened(&arm, false, NOW);
 	assert_int_equal(arm.state, ARM_FAILED);
 	assert_int_equal(arm.opened, 0);
-	assert_int_equal(arm_step(&arm, true, false, NOW), ARM_STAY);
-	assert_int_equal(arm_step(&arm, true, false, NOW + ARM_AGAIN_NS - 1), ARM_STAY);
-	assert_int_equal(arm_step(&arm, true, false, NOW + ARM_AGAIN_NS), ARM_OPEN_WINDOW);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW + ARM_AGAIN_NS - 1), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW + ARM_AGAIN_NS), ARM_OPEN_WINDOW);
 	arm_opened(&arm, false, NOW + ARM_AGAIN_NS);
-	assert_int_equal(arm_step(&arm, true, false, NOW + ARM_AGAIN_NS), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW + ARM_AGAIN_NS), ARM_STAY);
 	/* A new listener is tried at once. */
-	assert_int_equal(arm_step(&arm, false, false, NOW + ARM_AGAIN_NS), ARM_STAY);
-	assert_int_equal(arm_step(&arm, true, false, NOW + ARM_AGAIN_NS), ARM_OPEN_WINDOW);
+	assert_int_equal(arm_step(&arm, ARM_NOBODY, false, NOW + ARM_AGAIN_NS), ARM_STAY);
+	assert_int_equal(arm_step(&arm, ARM_SOMEBODY, false, NOW + ARM_AGAIN_NS), ARM_OPEN_WINDOW);
 	arm_opened(&arm, true, NOW + ARM_AGAIN_NS);
 	assert_int_equal(arm.opened, 1);
 }
@@ -182,6 +197,7 @@ int main(void)
 		cmocka_unit_test(test_window_name),
 		cmocka_unit_test(test_listener_comes_and_goes),
 		cmocka_unit_test(test_closed_by_user),
+		cmocka_unit_test(test_closed_by_user_and_others_follow),
 		cmocka_unit_test(test_closed_by_user_unseen),
 		cmocka_unit_test(test_failure),
 		cmocka_unit_test(test_no_deadline),
