@@ -263,13 +263,31 @@ static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
+/* For guards_passed(). Where it is noted, to be forgotten; NULL: it is not. */
+static __always_inline __u64 *pass_note(struct __sk_buff *skb)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	__u64 *slot = &passed[cookie & (PASSED_SOCKETS - 1)];
+	struct tcphdr tcp;
+	__u32 end;
+
+	if (bpf_skb_load_bytes(skb, 0, &tcp, sizeof(tcp)))
+		return NULL;
+	end = bpf_ntohl(tcp.seq) + skb->len - tcp.doff * 4 + tcp.fin;
+	/* Ordered: whoever publishes a guard entry that is not seen from here on sees the note. */
+	__sync_lock_test_and_set(slot, cookie << 32 | end);
+	return slot;
+}
+
 /*
  * Attached to the sniffers, and so to all that they accept: a packet that was on its way from
  * guard_ingress to the old socket when the guard entry appeared is held like those that come later.
+ * One that had got past here by then is noted.
  */
 SEC("socket")
 int guard_socket(struct __sk_buff *skb)
 {
+	__u64 *noted = pass_note(skb);
 	struct packet packet = {};
 	struct guard *guard;
 
@@ -279,6 +297,8 @@ int guard_socket(struct __sk_buff *skb)
 	/* Adopted back it comes to a sniffer once more, which is to have it. */
 	if (!guard || guard->to_sniffer || !hold(skb, AT_SOCKET, &packet, guard))
 		return skb->len;
+	if (noted)
+		*noted = 0;
 	return 0;
 }
 

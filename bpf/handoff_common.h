@@ -105,6 +105,8 @@ struct {
 	__type(value, __u64);
 } guard_counters SEC(".maps");
 
+/* See PASSED_SOCKETS. */
+__u64 passed[PASSED_SOCKETS];
 /* How many entries guards has: while it is 0 no packet costs a look-up. */
 __u32 n_guards = 0;
 /* Until when something in released counts, bpf_ktime_get_coarse_ns(). */

@@ -136,6 +136,13 @@ struct held {
 			    */
 };
 
+/*
+ * The last packet that guard_socket let pass to each of so many sockets that sniffers accepted, by
+ * the end of their cookies: a power of two. Above 32 bits the cookie's lower half, below them the
+ * sequence number that the packet reaches to. 0: none.
+ */
+#define PASSED_SOCKETS 4096
+
 /* A connection that was handed off a moment ago. */
 struct released {
 	__u64 until_ns; /* bpf_ktime_get_coarse_ns(): forget it then */

@@ -330,6 +330,15 @@ void guards_let_be(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_DETACH_BPF, &unused, sizeof(unused));
 }
 
+bool guards_passed(const struct guards *guards, uint64_t cookie, uint32_t *ret_end)
+{
+	const __u64 *slot = &guards->bpf->bss->passed[cookie % PASSED_SOCKETS];
+	uint64_t noted = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+
+	*ret_end = (uint32_t)noted;
+	return noted && noted >> 32 == (uint32_t)cookie;
+}
+
 int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,
 		     struct held *ret_held)
 {

@@ -84,6 +84,13 @@ int guards_replay(struct guards *guards, const struct guards_device *device, con
 /* @fd, a connection that a sniffer accepted, stays with this process: guard_socket is taken off. */
 void guards_let_be(int fd);
 
+/*
+ * How far the client's bytes reach (a sequence number) that the kernel is about to give to the
+ * socket with @cookie, or gave to it last: since the guard entry is there, none but these. False:
+ * not known.
+ */
+bool guards_passed(const struct guards *guards, uint64_t cookie, uint32_t *ret_end);
+
 /* Takes packet @number of those that are held for a connection. 0 or -ENOENT. */
 int guards_take_held(struct guards *guards, const struct flow_key *key, uint32_t number,
 		     struct held *ret_held);

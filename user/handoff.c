@@ -42,6 +42,8 @@
 #define SCRATCH_SIZE	 (256u << 10) /* grows when a client has sent more */
 #define SCRATCH_SPARE	 (64u << 10)
 #define SEIZE_TRIES	 5    /* netfilter, a device to be guarded first, perhaps two */
+#define LATE_NS		 (50 * NSEC_PER_USEC) /* for a packet that was noted and has not come, at once */
+#define LATEST_NS	 (50 * NSEC_PER_MSEC) /* and in all */
 #define BURSTS		 64   /* of segments, before other connections get their turn */
 #define FIRST_LOOK_NS	 (20 * NSEC_PER_USEC)
 #define LONGEST_LOOK_NS	 (50 * NSEC_PER_MSEC)
@@ -243,6 +245,37 @@ static int peek(struct handoff_worker *worker, struct handoff_job *job, int fd)
 	return 0;
 }
 
+/*
+ * The same, with what was about to get there when the entry appeared: its CPU may have been
+ * interrupted, or not be there for a while, being virtual. -EAGAIN: it has not come yet.
+ */
+static int peek_all(struct handoff_worker *worker, struct handoff_job *job, int fd)
+{
+	uint64_t until = 0;
+
+	for (;;) {
+		int err = peek(worker, job, fd);
+		uint32_t end, have = job->guard.first_seq + (uint32_t)job->len + job->fin;
+		uint64_t now;
+
+		if (err || !guards_passed(worker->guards, job->cookie, &end) ||
+		    (int32_t)(end - have) <= 0)
+			return err;
+		now = now_ns();
+		if (!until) {
+			until = now + LATE_NS;
+			if (end != job->late_end)
+				job->late_since_ns = now;
+			job->late_end = end;
+		}
+		/* It never comes: the socket would not have it. */
+		if (now - job->late_since_ns > LATEST_NS)
+			return 0;
+		if (now > until)
+			return -EAGAIN;
+	}
+}
+
 /* Then close() sends nothing. 0 or -errno. Bytes can't be peeked at any more. */
 static int repair_on(int fd)
 {
@@ -401,12 +434,15 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == STATE_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
-	err = peek(worker, job, fd);
+	err = peek_all(worker, job, fd);
 	if (!err)
 		err = repair_on(fd);
 	if (err) {
 		unfreeze(worker, job);
-		job->result = SEIZE_STATE;
+		job->bytes = NULL;
+		job->result = err == -EAGAIN ? SEIZE_UNORDERED : SEIZE_STATE;
+		if (err == -EAGAIN)
+			return HANDOFF_AGAIN;
 		return err == -ECONNRESET || err == -EPIPE ? HANDOFF_GONE : HANDOFF_REFUSED;
 	}
 	close(fd);

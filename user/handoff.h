@@ -40,6 +40,8 @@ struct handoff_job {
 	uint32_t injections; /* how often the first segment was */
 	uint32_t held_taken; /* of the packets that were held in the gap */
 	uint32_t primings;   /* primer.h */
+	uint32_t late_end;   /* where the bytes end that were late the last time */
+	uint64_t late_since_ns;
 	bool went_back;
 	bool fin;
 	const struct guards_device *device;

@@ -27,6 +27,7 @@
 #include <linux/tcp.h>
 
 #include "addr.h"
+#include "segment.h"
 #include "steer_shared.h"
 #include "util.h"
 
@@ -456,6 +457,25 @@ static inline struct numbers numbers_of(int fd)
 	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &n.window, &len), 0);
 	option_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
 	return n;
+}
+
+/* Sends @segment from the client's address to ours, by lo. */
+static inline void raw_send(struct segment segment)
+{
+	static const uint8_t mac[6];
+	const struct sockaddr_in to = { .sin_family = AF_INET,
+					.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	uint8_t frame[2048];
+	size_t len;
+
+	segment.mac = mac;
+	len = segment_build(&segment, frame, sizeof(frame));
+	assert_true(len > 0);
+	assert_int_equal(
+		sendto(fd, frame + 14, len - 14, 0, (const struct sockaddr *)&to, sizeof(to)),
+		len - 14);
+	close(fd);
 }
 
 #endif

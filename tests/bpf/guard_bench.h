@@ -11,7 +11,6 @@
 #include "bench.h"
 #include "bpf_util.h"
 #include "handoff.skel.h"
-#include "segment.h"
 
 /* include/net/tcp_states.h */
 #define STATE_ESTABLISHED 1
@@ -160,25 +159,6 @@ static inline void scene_drop(struct scene *s)
 	connection_close(&s->c);
 	close(s->from);
 	close(s->to);
-}
-
-/* Sends @segment from the client's address to ours, by lo. */
-static inline void raw_send(struct segment segment)
-{
-	static const uint8_t mac[6];
-	const struct sockaddr_in to = { .sin_family = AF_INET,
-					.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
-	uint8_t frame[2048];
-	size_t len;
-
-	segment.mac = mac;
-	len = segment_build(&segment, frame, sizeof(frame));
-	assert_true(len > 0);
-	assert_int_equal(
-		sendto(fd, frame + 14, len - 14, 0, (const struct sockaddr *)&to, sizeof(to)),
-		len - 14);
-	close(fd);
 }
 
 #endif

@@ -243,6 +243,55 @@ static void test_queue_full(void **state)
 	}
 }
 
+/* A packet that guard_socket has let pass is waited for, as it may be late; but not for ever. */
+static void test_late_packet(void **state)
+{
+	const struct place *lo = &places[0];
+	int web_server = web_server_at(lo, NULL);
+	struct connection c = connection_of(lo, NULL);
+	struct numbers n = numbers_of(c.server);
+	struct handoff_job job = job_of(&c, &c.local);
+	/* It acknowledges what was never sent: the socket won't have it, tcp_ack(). */
+	struct segment never_comes = { .key = &c.key,
+				       .seq = n.rcv_nxt,
+				       .ack = n.snd_nxt + 1000,
+				       .window = 1000,
+				       .payload = (const uint8_t *)"late",
+				       .len = 4 };
+	enum handoff_answer answer;
+	uint64_t began;
+
+	raw_send(never_comes);
+	assert_int_equal(begin(&job, &c), HANDOFF_AGAIN);
+	assert_int_equal(job.result, SEIZE_UNORDERED);
+	assert_int_equal(unread(c.server), 0);
+	send_pattern(c.client, 517, 0);
+	wait_unread(&c, 517);
+	hand_off(&c, &c.local, web_server);
+	expect_pattern(c.server, 517, 0);
+	expect_works(&c, 517);
+
+	c = connection_of(lo, NULL);
+	n = numbers_of(c.server);
+	job = job_of(&c, &c.local);
+	send_pattern(c.client, 517, 0);
+	wait_unread(&c, 517);
+	never_comes.key = &c.key;
+	never_comes.seq = n.rcv_nxt + 517;
+	never_comes.ack = n.snd_nxt + 1000;
+	raw_send(never_comes);
+	began = now_ns();
+	do
+		answer = begin(&job, &c);
+	while (answer == HANDOFF_AGAIN && now_ns() - began < WAIT_MS * NSEC_PER_MSEC);
+	assert_int_equal(carry_on(&job, answer, false), HANDOFF_DONE);
+	assert_true(now_ns() - began >= 50 * NSEC_PER_MSEC);
+	c.server = adopted_by(web_server, &c);
+	expect_pattern(c.server, 517, 0);
+	expect_works(&c, 517);
+	close(web_server);
+}
+
 static void test_refused(void **state)
 {
 	static const struct socket_options small = { .mss = 400 };
@@ -374,6 +423,7 @@ int main(void)
 		TEST(test_responder),
 		TEST(test_small_window),
 		TEST(test_queue_full),
+		TEST(test_late_packet),
 		TEST(test_refused),
 		TEST(test_unfreeze),
 		TEST(test_client_gone),
