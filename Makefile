@@ -38,7 +38,7 @@ TOOLLIBS := -lssl -lcrypto -lpthread
 BPF_SRC  := $(wildcard bpf/*.bpf.c)
 SKELS    := $(BPF_SRC:bpf/%.bpf.c=$(B)/%.skel.h)
 OBJS     := $(patsubst user/%.c,$(B)/user/%.o,$(wildcard user/*.c))
-TOOLS    := $(patsubst tests/e2e/tools/%.c,$(B)/tools/%,$(wildcard tests/e2e/tools/*.c))
+TOOLS    := $(patsubst tests/e2e/tools/%.c,$(B)/tools/%,$(filter-out %_conn.c,$(wildcard tests/e2e/tools/*.c)))
 UNITS    := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 BPFTESTS := $(patsubst tests/bpf/%.c,$(B)/bpftest/%,$(wildcard tests/bpf/test_*.c))
 
@@ -94,14 +94,14 @@ $(B)/%.skel.h: $(B)/bpf/%.bpf.o
 
 tools: $(TOOLS)
 
-$(B)/tools/%: tests/e2e/tools/%.c $(wildcard tests/e2e/tools/*.h) | $(B)/tools
-	$(call say,CC)
-	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -o $@ $< $(TOOLLIBS)
-
 # A unit test names the modules it is linked with in a line "// uses: hello.c addr.c".
 uses = $(patsubst %.c,$(B)/user/%.o,$(shell sed -n 's|^// uses: *||p' $(1)))
 
 .SECONDEXPANSION:
+$(B)/tools/%: tests/e2e/tools/%.c $$(wildcard tests/e2e/tools/$$*_conn.c) $(wildcard tests/e2e/tools/*.h) | $(B)/tools
+	$(call say,CC)
+	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS) -o $@ $(filter %.c,$^) $(TOOLLIBS)
+
 $(B)/unit/%: tests/unit/%.c $$(call uses,tests/unit/$$*.c) | $(B)/unit
 	$(call say,CC)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -o $@ $< $(call uses,$<) -lcmocka $(LIBS)

@@ -267,7 +267,7 @@ static __always_inline int park(struct __sk_buff *skb, struct guard *guard, bool
 static __always_inline __u64 *pass_note(struct __sk_buff *skb)
 {
 	__u64 cookie = bpf_get_socket_cookie(skb);
-	__u64 *slot = &passed[cookie & (PASSED_SOCKETS - 1)];
+	__u64 *slot = &passed[PASSED_SLOT(cookie)];
 	struct tcphdr tcp;
 	__u32 end;
 

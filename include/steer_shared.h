@@ -137,11 +137,13 @@ struct held {
 };
 
 /*
- * The last packet that guard_socket let pass to each of so many sockets that sniffers accepted, by
- * the end of their cookies: a power of two. Above 32 bits the cookie's lower half, below them the
- * sequence number that the packet reaches to. 0: none.
+ * The last packet that guard_socket let pass to each of so many sockets that sniffers accepted.
+ * Above 32 bits the cookie's lower half, below them the sequence number that the packet reaches to.
+ * 0: none.
  */
 #define PASSED_SOCKETS 4096
+/* Cookies go up side by side, one CPU's some thousands ahead of another's: gen_cookie_next(). */
+#define PASSED_SLOT(cookie) ((__u32)((__u32)(cookie) * 2654435761u) >> 20)
 
 /* A connection that was handed off a moment ago. */
 struct released {

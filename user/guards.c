@@ -332,7 +332,7 @@ void guards_let_be(int fd)
 
 bool guards_passed(const struct guards *guards, uint64_t cookie, uint32_t *ret_end)
 {
-	const __u64 *slot = &guards->bpf->bss->passed[cookie % PASSED_SOCKETS];
+	const __u64 *slot = &guards->bpf->bss->passed[PASSED_SLOT(cookie)];
 	uint64_t noted = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
 
 	*ret_end = (uint32_t)noted;

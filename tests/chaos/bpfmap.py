@@ -4,7 +4,8 @@
 import ctypes
 import os
 import platform
-import re
+
+from lab import bpf_descriptors
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _MAP_UPDATE, _MAP_DELETE, _MAP_GET_FD_BY_ID, _OBJ_GET_INFO = 2, 3, 14, 15
@@ -66,15 +67,7 @@ class Map:
 
 def of_process(pid, name):
     """The process's map of this name; None: it has none."""
-    ids = set()
-    try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            if "bpf-map" not in os.readlink(f"/proc/{pid}/fd/{fd}"):
-                continue
-            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as f:
-                ids.add(int(re.search(r"map_id:\s*(\d+)", f.read())[1]))
-    except OSError:
-        return None
+    ids = {int(info["map_id"]) for info in bpf_descriptors(pid) if "map_id" in info}
     for number in sorted(ids):
         fd = _bpf(_MAP_GET_FD_BY_ID, _Id(id=number))
         if fd < 0:

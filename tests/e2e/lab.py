@@ -2,6 +2,7 @@
 """Network namespaces, the processes in them, and waiting for conditions."""
 
 import atexit
+import contextlib
 import ctypes
 import itertools
 import json
@@ -41,6 +42,18 @@ def longer(seconds):
 def less(count):
     """So many connections, or so many per second, on this machine."""
     return max(1, round(count * load))
+
+
+def bpf_descriptors(pid):
+    """What the kernel tells of each BPF object that the process holds: name -> value. Nothing once it is gone."""
+    found = []
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if "bpf" in os.readlink(f"/proc/{pid}/fd/{fd}"):
+                    text = pathlib.Path(f"/proc/{pid}/fdinfo/{fd}").read_text(encoding="ascii")
+                    found.append(dict(re.findall(r"^(\w+):\s*(\S+)", text, re.M)))
+    return found
 
 
 def wait_until(condition, timeout=10, what="", interval=0.01):

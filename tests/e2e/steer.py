@@ -5,12 +5,11 @@ import collections
 import json
 import os
 import pathlib
-import re
 import signal
 import socket
 import subprocess
 
-from lab import BUILD, kill_pid, longer, sh, wait_until
+from lab import BUILD, bpf_descriptors, kill_pid, longer, sh, wait_until
 
 Result = collections.namedtuple("Result", "code out err")
 
@@ -184,17 +183,10 @@ class Kernel:
         """(kind, id) -> processes that have a descriptor of it; bpftool is not always built to tell."""
         holders = collections.defaultdict(set)
         for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                for fd in os.listdir(f"/proc/{pid}/fd"):
-                    if "bpf" not in os.readlink(f"/proc/{pid}/fd/{fd}"):
-                        continue
-                    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as f:
-                        info = dict(re.findall(r"^(\w+):\s*(\S+)", f.read(), re.M))
-                    for kind in Kernel.KINDS:
-                        if f"{kind}_id" in info:
-                            holders[kind, int(info[f"{kind}_id"])].add(int(pid))
-            except OSError:
-                continue
+            for info in bpf_descriptors(pid):
+                for kind in Kernel.KINDS:
+                    if f"{kind}_id" in info:
+                        holders[kind, int(info[f"{kind}_id"])].add(int(pid))
         return holders
 
     def objects(self):

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Without being told, acme-steer uses the best plane that the kernel has, and says why not a better one."""
 
-import contextlib
 import json
-import pathlib
 import re
 
 import pytest
 
-from lab import wait_until
+from lab import bpf_descriptors, wait_until
 from servers import SMALL, get, request_on, tls_on
 from steer import BINARY, Steer
 
@@ -54,13 +52,7 @@ def test_forced_handoff(lab, nginx, auto, best):
 
 def guarded(steer):
     """The devices that the resident process's guards are on."""
-    found = set()
-    for path in pathlib.Path(f"/proc/{steer.pid()}/fdinfo").iterdir():
-        with contextlib.suppress(OSError):
-            info = dict(re.findall(r"^(\w+):\s*(\S+)", path.read_text(encoding="ascii"), re.M))
-            if info.get("link_type") == "tcx":
-                found.add(int(info["ifindex"]))
-    return found
+    return {int(info["ifindex"]) for info in bpf_descriptors(steer.pid()) if info.get("link_type") == "tcx"}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import subprocess
 import time
 
 from variants import BenchError, descendants, sh, wait_until
-from lab import BUILD
+from lab import BUILD, bpf_descriptors
 from steer import BINARY
 
 LOAD = BUILD / "bench" / "load"
@@ -259,13 +259,7 @@ def bpf_stats():
 
 def program_stats(pids):
     """name -> (ns, runs) of the BPF programs of these processes."""
-    ids = set()
-    for pid in pids:
-        for path in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir():
-            with contextlib.suppress(OSError):
-                match = re.search(r"^prog_id:\s+(\d+)", path.read_text(encoding="ascii"), re.M)
-                if match:
-                    ids.add(int(match[1]))
+    ids = {int(info["prog_id"]) for pid in pids for info in bpf_descriptors(pid) if "prog_id" in info}
     programs = json.loads(sh("bpftool", "-j", "prog", "show"))
     return {p["name"]: (p.get("run_time_ns", 0), p.get("run_cnt", 0)) for p in programs if p["id"] in ids}
 
