@@ -147,8 +147,14 @@ static bool look(struct resident *resident, uint64_t now)
 
 void arms_closed(struct resident *resident)
 {
-	if (resident->arms.n > 0)
-		look(resident, now_ns());
+	struct arms *arms = &resident->arms;
+	uint64_t again_ns = arms->look_ns;
+
+	if (arms->n == 0)
+		return;
+	look(resident, now_ns());
+	/* Somebody may be about to listen. */
+	arms->look_ns = MIN(arms->look_ns, again_ns);
 }
 
 uint64_t arms_tick(struct resident *resident, uint64_t now)

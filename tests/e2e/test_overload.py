@@ -15,35 +15,48 @@ pytestmark = pytest.mark.needs_steer
 
 TOOLS = pathlib.Path(__file__).resolve().parent / "tools"
 SLOWLORIS = {"handoff": 10000, "relay": 1000}  # each relay takes descriptors: test_limits.py
-ATTACKER = "198.51.100.100"  # of nobody else's
+STOLEN_MS = 200              # a p99 is longer by, if all of the CPUs were stolen: 2 ms for each hundredth
 WORKERS = 4                  # at most, without --workers
 PLACES = 64                  # CONN_MAX_UNCLASSIFIED_PER_SOURCE
 FLOOD_RATE = 5000            # SYNs per second
-ROUNDS = 3                   # of each, taking turns; medians, since the machine has hiccups, too
-FLOOD_ROUNDS = 5
+ROUNDS = 5                   # of each, taking turns; medians, since the machine has hiccups, too
+ATTACKERS = [f"198.51.100.{100 + i}" for i in range(ROUNDS)]  # nobody else's; one would run out of ports
 NOISE_MS = 5                 # of a p99 below, a factor says nothing on a machine of two processors
 
 
 @pytest.fixture(scope="module")
-def attacker(lab):
-    lab.ca.run("ip", "address", "add", f"{ATTACKER}/24", "dev", lab.ca.device)
-    return ATTACKER
+def attackers(lab):
+    for address in ATTACKERS:
+        lab.ca.run("ip", "address", "add", f"{address}/24", "dev", lab.ca.device)
+    return ATTACKERS
 
 
-def p99_ms(lab, nginx):
-    """Of ordinary clients; all are served."""
+def cpu_ticks():
+    """Of all CPUs since boot: all of them, and those that the host of a virtual machine took away. proc(5)"""
+    with open("/proc/stat", encoding="ascii") as f:
+        ticks = [int(n) for n in f.readline().split()[1:9]]
+    return sum(ticks), ticks[7]
+
+
+def measure(lab, nginx):
+    """The p99 of ordinary clients in ms, who are all served, and which share of the CPUs the host took meanwhile."""
     connections = less(500)
+    ticks, stolen = cpu_ticks()
     load = start_tlsload(lab, nginx, rate=250)
     more_connections(load, connections, timeout=30)
     result = load.stop_and_result()
     assert_all_ok(result, connections)
-    return result["latency_ms"]["p99"]
+    ticks_now, stolen_now = cpu_ticks()
+    return result["latency_ms"]["p99"], round((stolen_now - stolen) / (ticks_now - ticks), 3)
 
 
 def assert_undisturbed(without, under):
-    """The p99s of some loads without an attack, and under one."""
-    print(f"p99 of ordinary clients, ms: {without} without, {under} under attack")
-    assert statistics.median(under) < 2 * max(statistics.median(without), NOISE_MS), f"{without} ms, then {under} ms"
+    """What some loads measured without an attack, and under one."""
+    print(f"p99 of ordinary clients, ms, and share of CPU stolen: {without} without, {under} under attack")
+    p99_without = statistics.median(p99 for p99, _ in without)
+    p99_under, stolen = (statistics.median(column) for column in zip(*under))
+    expected = max(p99_without, NOISE_MS, STOLEN_MS * stolen)
+    assert p99_under < 2 * expected, f"{without}, then {under}"
 
 
 def slowloris(lab, source, connections):
@@ -54,29 +67,33 @@ def slowloris(lab, source, connections):
     return process
 
 
-def assert_limited(status, attackers):
-    """Of so many silent connections up to now."""
-    counters = status["counters"]
+def assert_limited(steer, silent):
+    """Of so many silent connections up to now; the last of them may still be in a queue."""
     places = WORKERS * PLACES
+
+    def passed():
+        counters = steer.status()["counters"]
+        return counters["over_share"] + counters["passed_overload"]
+
+    wait_until(lambda: passed() >= silent - places, what="those that find no place are passed on")
+    status = steer.status()
+    counters = status["counters"]
     assert 1 <= status["connections"]["sniffing"] <= places, status["connections"]
-    passed = counters["over_share"] + counters["passed_overload"]
-    assert passed >= attackers - places, counters
-    assert counters["over_share"] >= attackers / 10, counters
+    assert counters["over_share"] >= silent / 10, counters
     assert counters["lost"] == counters["over_limit"] == counters["accept_paused"] == 0, counters
 
 
-def test_slowloris(lab, nginx, steer, attacker):
+def test_slowloris(lab, nginx, steer, attackers):
     """Thousands of silent clients from one address: 64 of them are waited for, nobody else waits."""
     connections = less(SLOWLORIS[steer.plane])
     responder = openssl_responder(lab.edge, 31443, ["www.example.test"], lab.dir)
     without, under = [], []
-    for _ in range(ROUNDS):
+    for attacker in attackers:
         steer.open("--sniff-timeout", "60s", "--domain", "www.example.test")
-        without.append(p99_ms(lab, nginx))
+        without.append(measure(lab, nginx))
         silent = slowloris(lab, attacker, connections)
-        status = steer.status()
-        under.append(p99_ms(lab, nginx))
-        assert_limited(status, connections)
+        assert_limited(steer, connections)
+        under.append(measure(lab, nginx))
         # A validator is not in their way either.
         for address in (lab.edge.v4, lab.edge.v6):
             assert tls_client(lab.ca, address, "www.example.test", "acme-tls/1")["subject"] == "CN = responder-31443"
@@ -88,7 +105,7 @@ def test_slowloris(lab, nginx, steer, attacker):
 
 
 @pytest.mark.of_handoff
-def test_few_descriptors(lab, nginx, steer, attacker):
+def test_few_descriptors(lab, nginx, steer, attackers):
     """None is left: each connection is taken with the one in reserve, and handed off at once."""
     steer.open("--sniff-timeout", "60s")
     assert get(lab) == SMALL
@@ -96,7 +113,7 @@ def test_few_descriptors(lab, nginx, steer, attacker):
     limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     used = len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 16, limit[1]))
-    silent = slowloris(lab, attacker, 200)
+    silent = slowloris(lab, attackers[0], 200)
     result = start_tlsload(lab, nginx, "--seconds", longer(2), rate=200).finish()
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
     assert_all_ok(result, less(300))
@@ -111,14 +128,14 @@ def test_syn_flood(lab, nginx, steer):
     """Handshakes that nobody ends: the sniffers answer by SYN cookies, as the web server would."""
     steer.open()
     without, under = [], []
-    for _ in range(FLOOD_ROUNDS):
-        without.append(p99_ms(lab, nginx))
+    for _ in range(ROUNDS):
+        without.append(measure(lab, nginx))
         before = steer.counter("steered")
         flood = lab.ca.start("synflood", [TOOLS / "synflood.py", FLOOD_RATE, 60, "198.51.100", 128, 250,
                                           lab.edge.v4, 443])
         wait_until(lambda: steer.counter("steered") > before + 3 * FLOOD_RATE or not flood.running(), 20,
                    "the flood has filled the queues")
-        under.append(p99_ms(lab, nginx))
+        under.append(measure(lab, nginx))
         assert flood.running(), flood.stderr()
         flood.kill()
     counters = steer.ask()["counters"]
