@@ -61,8 +61,8 @@ enum seize_result guards_preflight(struct guards *guards, bool v4_client,
 
 /*
  * The device that a connection comes by, with the guard on it: attached now if it was not yet. Any
- * thread; the result is valid
- * until guards_reset() or guards_free(). NULL with -errno in *ret_err when it can't be attached.
+ * thread; the result is valid until guards_reset() or guards_free(). NULL with -errno in *ret_err
+ * when it can't be attached.
  */
 const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err);
 
@@ -85,9 +85,9 @@ int guards_replay(struct guards *guards, const struct guards_device *device, con
 void guards_let_be(int fd);
 
 /*
- * How far the client's bytes reach (a sequence number) that the kernel is about to give to the
- * socket with @cookie, or gave to it last: since the guard entry is there, none but these. False:
- * not known.
+ * Up to which sequence number (*ret_end) the kernel has given the client's bytes to the socket with
+ * @cookie, or is about to. With a guard entry there it goes no further: later packets are held.
+ * False: not known.
  */
 bool guards_passed(const struct guards *guards, uint64_t cookie, uint32_t *ret_end);
 
