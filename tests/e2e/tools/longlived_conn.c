@@ -136,24 +136,34 @@ static bool read_end(struct member *member)
 	return true;
 }
 
+/* Asks for @path, with the header lines @more. The rest is read_head()'s; true: it is there. */
+static bool get(struct member *member, const char *path, const char *more, uint8_t *rest,
+		size_t rest_size, size_t *ret_rest, uint64_t *ret_length)
+{
+	char request[512];
+	int status;
+
+	snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, opt.sni,
+		 more);
+	if (!send_all(member, request, strlen(request)))
+		return false;
+	status = read_head(member, rest, rest_size, ret_rest, ret_length);
+	if (!status)
+		return false;
+	return status == 200 ? true : fail(member, "status %d", status);
+}
+
 static bool run_download(struct member *member)
 {
 	uint8_t buf[16384];
-	char request[512];
 	uint64_t length;
 	size_t n;
-	int status, ret;
+	int ret;
 
-	snprintf(request, sizeof(request),
-		 "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", opt.download_path,
-		 opt.sni);
-	if (!send_all(member, request, strlen(request)))
+	if (!get(member, opt.download_path, "Connection: close\r\n", buf, sizeof(buf), &n, &length))
 		return false;
-	status = read_head(member, buf, sizeof(buf), &n, &length);
-	if (!status)
-		return false;
-	if (status != 200 || length != opt.download_bytes)
-		return fail(member, "status %d, length %llu", status, (unsigned long long)length);
+	if (length != opt.download_bytes)
+		return fail(member, "length %llu", (unsigned long long)length);
 	for (;;) {
 		if (tool_pattern_check(0, member->bytes, buf, n) != n)
 			return fail(member, "wrong byte after %llu",
@@ -220,20 +230,12 @@ out:
 static bool idle_request(struct member *member)
 {
 	uint8_t buf[sizeof(member->head)];
-	char request[512];
 	uint64_t length;
 	size_t n;
-	int status, ret;
+	int ret;
 
-	snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", opt.idle_path,
-		 opt.sni);
-	if (!send_all(member, request, strlen(request)))
+	if (!get(member, opt.idle_path, "", buf, sizeof(buf), &n, &length))
 		return false;
-	status = read_head(member, buf, sizeof(buf), &n, &length);
-	if (!status)
-		return false;
-	if (status != 200)
-		return fail(member, "status %d", status);
 	while (n < length) {
 		size_t want = length - n < sizeof(buf) ? (size_t)(length - n) : sizeof(buf);
 
