@@ -256,15 +256,12 @@ static void conn_handshake(struct conn *conn)
 
 static void conn_connected(struct conn *conn)
 {
-	socklen_t len = sizeof(int), local_len = sizeof(conn->local);
-	int error = 0;
+	int error = tool_connected(conn->fd, &conn->local);
 
-	getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len);
 	if (error) {
 		conn_fail(conn, "connect: %s", strerror(error));
 		return;
 	}
-	getsockname(conn->fd, (struct sockaddr *)&conn->local, &local_len);
 	if (conn->slow)
 		conn_wait(conn, HELLO_WAIT, FIFO_SLOW);
 	else if (conn->far)

@@ -197,6 +197,18 @@ static inline int tool_bind_source(int fd, const struct tool_addr *source)
 	return bind(fd, (const struct sockaddr *)&source->sa, source->len);
 }
 
+/* What became of a connect() that did not block: 0 and the local address, or an errno. */
+static inline int tool_connected(int fd, struct sockaddr_storage *ret_local)
+{
+	socklen_t len = sizeof(int), local_len = sizeof(*ret_local);
+	int error = 0;
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+	if (!error)
+		getsockname(fd, (struct sockaddr *)ret_local, &local_len);
+	return error;
+}
+
 /* Bytes that can be made and checked at any offset. */
 
 static inline uint64_t tool_mix(uint64_t x)
