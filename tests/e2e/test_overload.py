@@ -15,11 +15,11 @@ pytestmark = pytest.mark.needs_steer
 
 TOOLS = pathlib.Path(__file__).resolve().parent / "tools"
 SLOWLORIS = {"handoff": 10000, "relay": 1000}  # each relay takes descriptors: test_limits.py
-STOLEN_MS = 200              # a p99 is longer by, if all of the CPUs were stolen: 2 ms for each hundredth
+STOLEN_MS = 200              # a p99 that comes of the host's stealing alone, where it takes as much as it leaves
 WORKERS = 4                  # at most, without --workers
 PLACES = 64                  # CONN_MAX_UNCLASSIFIED_PER_SOURCE
 FLOOD_RATE = 5000            # SYNs per second
-ROUNDS = 5                   # of each, taking turns; medians, since the machine has hiccups, too
+ROUNDS = 5                   # of each, taking turns; the median of their ratios, since the machine has hiccups, too
 ATTACKERS = [f"198.51.100.{100 + i}" for i in range(ROUNDS)]  # nobody else's; one would run out of ports
 NOISE_MS = 5                 # of a p99 below, a factor says nothing on a machine of two processors
 
@@ -50,13 +50,20 @@ def measure(lab, nginx):
     return result["latency_ms"]["p99"], round((stolen_now - stolen) / (ticks_now - ticks), 3)
 
 
+def expected_p99(without, stolen):
+    """In ms, of clients whom nobody disturbs but the host that took this share of the CPUs (0 to 1).
+
+    It grows with what the host takes for what it leaves. Ordinary clients alone: 5.7 ms where 1 % was stolen, 19 at 9 %,
+    45 at 21 %, 82 at 34 %, 92 at 40 %.
+    """
+    return max(without, NOISE_MS, STOLEN_MS * stolen / (1 - stolen))
+
+
 def assert_undisturbed(without, under):
-    """What some loads measured without an attack, and under one."""
+    """What some loads measured without an attack, and the one after each under one."""
     print(f"p99 of ordinary clients, ms, and share of CPU stolen: {without} without, {under} under attack")
-    p99_without = statistics.median(p99 for p99, _ in without)
-    p99_under, stolen = (statistics.median(column) for column in zip(*under))
-    expected = max(p99_without, NOISE_MS, STOLEN_MS * stolen)
-    assert p99_under < 2 * expected, f"{without}, then {under}"
+    ratios = [p99 / expected_p99(p99_without, stolen) for (p99_without, _), (p99, stolen) in zip(without, under)]
+    assert statistics.median(ratios) < 2, f"{without}, then {under}: {ratios}"
 
 
 def slowloris(lab, source, connections):
