@@ -90,11 +90,7 @@ static __always_inline enum seize_result options_read(struct tcp_sock *tp, struc
 		return SEIZE_STATE;
 	if (guard->mss < (v4 ? MSS_MIN_V4 : MSS_MIN_V6))
 		return SEIZE_MSS;
-	if (((options & OPTION_TSTAMP) && !ipv4->sysctl_tcp_timestamps) ||
-	    ((options & OPTION_SACK) && !ipv4->sysctl_tcp_sack) ||
-	    ((options & OPTION_WSCALE) && !ipv4->sysctl_tcp_window_scaling))
-		return SEIZE_OPTIONS;
-	return SEIZE_OK;
+	return options_permitted(ipv4, options) ? SEIZE_OK : SEIZE_OPTIONS;
 }
 
 /*

@@ -132,6 +132,14 @@ static __always_inline struct bpf_sock *connection_lookup(struct __sk_buff *skb,
 	return bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
+/* Do the sysctls still permit what was agreed on? OPTION_* bits. */
+static __always_inline bool options_permitted(const struct netns_ipv4 *ipv4, __u8 options)
+{
+	return (!(options & OPTION_TSTAMP) || ipv4->sysctl_tcp_timestamps) &&
+	       (!(options & OPTION_SACK) || ipv4->sysctl_tcp_sack) &&
+	       (!(options & OPTION_WSCALE) || ipv4->sysctl_tcp_window_scaling);
+}
+
 /* Does netfilter look at packets to this host: rules, connection tracking, NAT? */
 static __always_inline bool is_filtered(struct net *net, bool v4)
 {

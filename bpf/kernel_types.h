@@ -32,6 +32,10 @@ struct ns_common {
 
 struct nf_hook_entries;
 
+struct netns_xfrm {
+	unsigned int policy_count[6]; /* XFRM_POLICY_IN first */
+};
+
 struct netns_nf {
 	struct nf_hook_entries *hooks_ipv4[5]; /* NF_INET_NUMHOOKS */
 	struct nf_hook_entries *hooks_ipv6[5];
@@ -41,21 +45,31 @@ struct net {
 	struct ns_common ns;
 	struct netns_ipv4 ipv4;
 	struct netns_nf nf;
+	struct netns_xfrm xfrm; /* not there without CONFIG_XFRM */
 };
 
 typedef struct {
 	struct net *net;
 } possible_net_t;
 
+struct net_device;
+
 struct sk_buff {
+	struct net_device *dev;
 	__u8 ip_summed : 2;
 	__u16 network_header;
 	__u16 mac_header;
 	struct sock *sk;
 };
 
+/* Of the names of its bits, the one that is asked for. */
+enum netdev_priv_flags {
+	IFF_L3MDEV_SLAVE = 2097152,
+};
+
 struct net_device {
 	int ifindex;
+	unsigned long priv_flags : 32; /* a member like others before Linux 6.8 */
 };
 
 struct xfrm_state;
@@ -94,11 +108,30 @@ struct inet_sock {
 
 struct request_sock {
 	struct sock_common __req_common;
+	__u16 mss;
+	__u8 num_timeout : 7;
+	__u32 ts_recent;
 };
 
 struct inet_request_sock {
 	struct request_sock req;
+	__u16 snd_wscale : 4;
+	__u16 rcv_wscale : 4;
+	__u16 tstamp_ok : 1;
+	__u16 sack_ok : 1;
+	__u16 wscale_ok : 1;
+	__u16 ecn_ok : 1;
 	__u16 no_srccheck : 1;
+};
+
+struct tcp_request_sock {
+	struct inet_request_sock req;
+	bool is_mptcp;
+	bool req_usec_ts; /* Linux 6.8 */
+	bool accecn_ok;	  /* Linux 6.18 */
+	__u32 rcv_isn;
+	__u32 snt_isn;
+	__u32 ts_off;
 };
 
 struct request_sock_queue {

@@ -18,6 +18,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "early_syns.h"
 #include "kernel_types.h"
 #include "lookup.h"
 #include "steer_shared.h"
@@ -99,6 +100,32 @@ static __always_inline bool is_relay_source(const struct bpf_sk_lookup *ctx, __u
 	return bpf_map_lookup_elem(&relay_sources, &source);
 }
 
+/* Does the guard read its ClientHello on the way to the web server? */
+static __always_inline bool is_read_early(const struct bpf_sk_lookup *ctx, __u16 remote_port_be)
+{
+	struct flow_key key = { .remote_port = remote_port_be,
+				.local_port = bpf_htons((__u16)ctx->local_port) };
+	__u32 *remote = (__u32 *)key.remote;
+	__u32 *local = (__u32 *)key.local;
+
+	if (ctx->family == AF_INET) {
+		remote[2] = local[2] = bpf_htonl(0xffff);
+		/* volatile: as in is_relay_source() */
+		remote[3] = *(const volatile __u32 *)&ctx->remote_ip4;
+		local[3] = *(const volatile __u32 *)&ctx->local_ip4;
+	} else {
+		remote[0] = ctx->remote_ip6[0];
+		remote[1] = ctx->remote_ip6[1];
+		remote[2] = ctx->remote_ip6[2];
+		remote[3] = ctx->remote_ip6[3];
+		local[0] = ctx->local_ip6[0];
+		local[1] = ctx->local_ip6[1];
+		local[2] = ctx->local_ip6[2];
+		local[3] = ctx->local_ip6[3];
+	}
+	return is_early(&key);
+}
+
 /*
  * Is the process behind with this sniffer? Long before its accept queue, which net.core.somaxconn
  * can keep short, is full: handshakes that have begun will want a place in it.
@@ -171,6 +198,8 @@ int steer(struct bpf_sk_lookup *ctx)
 		return pass(COUNTER_PASSED_LEASE);
 	if (is_relay_source(ctx, remote_port_be))
 		return pass(COUNTER_PASSED_RELAY);
+	if (is_read_early(ctx, remote_port_be))
+		return pass(COUNTER_EARLY);
 
 	sniffer = bpf_map_lookup_elem(&sniffers, &index);
 	if (!sniffer)

@@ -107,6 +107,15 @@ struct guard {
 	__u32 sniffer;	   /* index into the sniffers, for that */
 };
 
+/* A connection that the guard has taken before its handshake was over: a sniffer is to have it. */
+struct early_event {
+	struct guard guard; /* as it was published; guard.cookie is no socket's */
+	struct flow_key key;
+	__u32 ifindex; /* where its packets come in */
+	__u32 snd_wnd; /* bytes, unscaled */
+	__u32 pad;
+};
+
 #define ADOPT_NO_LISTENER (-2)	/* ENOENT */
 #define ADOPT_UNPRIMED	  (-11) /* EAGAIN: NAT would take the new request away, see primer.h */
 
@@ -151,6 +160,13 @@ struct released {
 	__u32 snd_nxt;	/* guard.snd_nxt */
 	__u32 pad;
 };
+
+/* Handshakes that the guard follows, see bpf/early.h: the oldest make room for new ones. */
+#define EARLY_SYNS_MAX 16384
+/* A SYN is on its way from the device to the look-up of a listener for less than that. */
+#define EARLY_SYN_NS 1000000000ull
+/* Connections that were taken and that the process has not heard of yet: 64 KiB. */
+#define EARLY_RING_BYTES 65536
 
 /* How long a connection is a moment ago. */
 #define RELEASED_NS 100000000ull
@@ -289,6 +305,7 @@ struct queue_block {
 	X(PASSED_LEASE, "passed_lease_over", "passed by: no window, or its lease is over")        \
 	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's queue was long")            \
 	X(PASSED_COOKIES, "passed_cookies", "passed by: not every listener takes SYN cookies")    \
+	X(EARLY, "early", "not steered: their ClientHello is read on its way to the web server")  \
 	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
 	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
 	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")
@@ -306,7 +323,11 @@ struct queue_block {
 	X(EGRESS_RST, "held_rst", "resets held back in the gap")                                  \
 	X(LATE_RST, "held_late_rst", "resets held back right behind the gap")                     \
 	X(EGRESS_ACK, "held_ack", "acknowledgements held back in the gap")                        \
-	X(STALE, "stale_segments", "own segments that came too late and were dropped")
+	X(STALE, "stale_segments", "own segments that came too late and were dropped")             \
+	X(EARLY_DEFERRED, "early_deferred", "handshakes that ended with the ClientHello, not before") \
+	X(EARLY_PASSED, "early_passed", "ClientHellos that the web server got as they came")      \
+	X(EARLY_TAKEN, "early_taken", "connections that a sniffer got, before the web server had them") \
+	X(EARLY_UNREAD, "early_unread", "handshakes that the guard had no part in after all")
 /* clang-format on */
 
 #define COUNTER_ENUM(id, name, text) COUNTER_##id,
@@ -315,6 +336,7 @@ enum guard_counter { GUARD_COUNTERS(COUNTER_ENUM) GUARD_COUNTER_COUNT };
 
 _Static_assert(sizeof(struct flow_key) == 36, "flow_key is a map key: no padding");
 _Static_assert(sizeof(struct guard) == 88, "guard is a map value: no padding");
+_Static_assert(sizeof(struct early_event) % 8 == 0, "early_event: no padding");
 _Static_assert(sizeof(struct run_header) == 16, "blocks are aligned behind the frame header");
 _Static_assert(sizeof(struct seize_block) % 8 == 0, "seize_block: no padding");
 

@@ -180,8 +180,8 @@ static void handed_off(struct conn_owner *owner, struct conn *conn)
 	conn_close(owner, conn);
 }
 
-static void handoff_answered(struct conn_owner *owner, struct conn *conn,
-			     enum handoff_answer answer, uint64_t now)
+void conn_handoff_answered(struct conn_owner *owner, struct conn *conn, enum handoff_answer answer,
+			   uint64_t now)
 {
 	switch (answer) {
 	case HANDOFF_DONE:
@@ -227,7 +227,7 @@ void conn_dispatch(struct conn_owner *owner, struct conn *conn, uint64_t now)
 		return conn_relay(owner, conn, REASON_ELSEWHERE, now);
 	conn->job.target = conn->route.target;
 	answer = handoff_begin(owner->handoff, &conn->job, conn->fd);
-	handoff_answered(owner, conn, answer, now);
+	conn_handoff_answered(owner, conn, answer, now);
 }
 
 /* An acme-tls/1 ClientHello: to the responder that wants it, and its window; if any does. */
@@ -318,13 +318,30 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	conn_dispatch(owner, conn, now);
 }
 
+struct conn *conn_new(struct conn_owner *owner, int fd)
+{
+	struct conn *conn = calloc(1, sizeof(*conn));
+
+	if (!conn)
+		return NULL;
+	conn->ref = REF_CONN;
+	conn->fd = fd;
+	conn->next = owner->first;
+	conn->link = &owner->first;
+	if (conn->next)
+		conn->next->link = &conn->next;
+	owner->first = conn;
+	__atomic_fetch_add(&owner->in_state[CONN_SNIFFING], 1, __ATOMIC_RELAXED);
+	return conn;
+}
+
 void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
 		 bool in_haste, uint64_t now)
 {
 	struct sockaddr_storage local;
 	socklen_t local_len = sizeof(local);
 	socklen_t cookie_len = sizeof(uint64_t);
-	struct conn *conn = calloc(1, sizeof(*conn));
+	struct conn *conn = conn_new(owner, fd);
 	uint64_t sniff_ns;
 
 	conn_count(owner, CONN_ACCEPTED);
@@ -333,16 +350,7 @@ void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage
 		close(fd);
 		return;
 	}
-	conn->ref = REF_CONN;
-	conn->fd = fd;
 	conn->in_haste = in_haste;
-	conn->next = owner->first;
-	conn->link = &owner->first;
-	if (conn->next)
-		conn->next->link = &conn->next;
-	owner->first = conn;
-	__atomic_fetch_add(&owner->in_state[CONN_SNIFFING], 1, __ATOMIC_RELAXED);
-
 	if (getsockname(fd, (struct sockaddr *)&local, &local_len) == 0)
 		endpoint_from_sockaddr(&local, &conn->job.local);
 	conn->web_server = routes_web_server(owner->routes, &conn->job.local, &sniff_ns);
@@ -393,8 +401,8 @@ void conn_timeout(struct conn_owner *owner, struct timer *timer, uint64_t now)
 		conn_dispatch(owner, conn, now);
 		break;
 	case CONN_ADOPTING:
-		handoff_answered(owner, conn, handoff_continue(owner->handoff, &conn->job, now),
-				 now);
+		conn_handoff_answered(owner, conn,
+				      handoff_continue(owner->handoff, &conn->job, now), now);
 		break;
 	case CONN_CONNECTING:
 	case CONN_RELAYING:

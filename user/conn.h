@@ -59,7 +59,7 @@ enum conn_state {
 extern const char *const conn_state_names[CONN_STATES];
 
 /* What epoll points at begins with one of these. */
-enum ref { REF_LISTENER, REF_WAKE, REF_CONN, REF_RELAY };
+enum ref { REF_LISTENER, REF_WAKE, REF_EARLY, REF_CONN, REF_RELAY };
 
 /* Why a connection was relayed: what seize found, or one of these. */
 enum relay_reason {
@@ -105,6 +105,12 @@ int conn_owner_init(struct conn_owner *owner);
  */
 void conn_accept(struct conn_owner *owner, int fd, const struct sockaddr_storage *peer,
 		 bool in_haste, uint64_t now);
+
+/*
+ * The guard has taken a connection before its handshake was over: has this worker's sniffer adopt
+ * it. It is accepted then, like any other.
+ */
+void conn_take_early(struct conn_owner *owner, const struct early_event *event, uint64_t now);
 
 /* epoll has @events (EPOLLIN ...) for it. */
 void conn_event(struct conn_owner *owner, struct conn *conn, uint32_t events, uint64_t now);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What conn.c and conn_relay.c share: a connection's insides, and the ways that it can go. */
+/* What conn.c, conn_early.c and conn_relay.c share: a connection's insides, and the ways that it can go. */
 #ifndef CONN_PARTS_H
 #define CONN_PARTS_H
 
@@ -37,6 +37,13 @@ static inline bool conn_in_relay(enum conn_state state)
 {
 	return state == CONN_CONNECTING || state == CONN_RELAYING;
 }
+
+/* A new one in the owner's list: SNIFFING with @fd, or without one (-1). NULL: no memory. */
+struct conn *conn_new(struct conn_owner *owner, int fd);
+
+/* What follows from an attempt to hand off, or to go on with one. */
+void conn_handoff_answered(struct conn_owner *owner, struct conn *conn, enum handoff_answer answer,
+			   uint64_t now);
 
 void conn_count(struct conn_owner *owner, enum conn_counter what);
 

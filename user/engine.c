@@ -209,10 +209,13 @@ static bool alive(struct engine *engine)
 	return true;
 }
 
-void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns)
+void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns, bool early)
 {
-	if (until_ns == 0 || alive(engine))
-		steer_lease(engine->programs.steer, port, until_ns);
+	if (until_ns && !alive(engine))
+		return;
+	steer_lease(engine->programs.steer, port, until_ns);
+	if (engine->programs.guards)
+		guards_early_lease(engine->programs.guards, port, early ? until_ns : 0);
 }
 
 void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,

@@ -65,9 +65,10 @@ void engine_opened(struct engine *engine, bool hands_off);
 
 /*
  * Renews the lease of @port until @until_ns, or ends it (0). Not renewed while a worker does not
- * answer: new connections then go to the web server when the last lease is over.
+ * answer: new connections then go to the web server when the last lease is over. @early: visitors'
+ * handshakes may be the web server's own, see bpf/early.h.
  */
-void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns);
+void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns, bool early);
 
 /* syn_cookies_look(), for these ports. */
 void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,

@@ -15,12 +15,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "bpf_util.h"
 #include "devices.h"
 #include "guards.h"
 #include "handoff.skel.h"
+#include "log.h"
+#include "requests.h"
 #include "thread.h"
 #include "util.h"
 
@@ -31,6 +34,7 @@
 
 #define GUESSES_MAX 2 /* a default route of each family */
 #define EXPECT_MAX  8
+#define LEASE_PORTS 65536
 
 struct guards {
 	struct handoff_bpf *bpf;
@@ -42,6 +46,10 @@ struct guards {
 	size_t n_expected;
 	unsigned expected[EXPECT_MAX];
 	int ioctl_fd;
+	uint64_t *early_leases; /* mapped: one for each port; NULL: handshakes can't be ended */
+	struct ring_buffer *early_ring;
+	void (*early_each)(void *ctx, const struct early_event *event);
+	void *early_ctx;
 	pthread_mutex_t attach_lock;
 	size_t n_devices;
 	struct guards_device devices[GUARDS_MAX_DEVICES];
@@ -71,7 +79,37 @@ const char *const seize_texts[] = {
 };
 _Static_assert(ARRAY_SIZE(seize_texts) == SEIZE_RESULTS, "a text for each result");
 
-int guards_new(struct guards **ret_guards, char *error, size_t error_size)
+static int early_event(void *ctx, void *data, size_t size)
+{
+	struct guards *guards = ctx;
+
+	if (size >= sizeof(struct early_event))
+		guards->early_each(guards->early_ctx, data);
+	return 0;
+}
+
+/* Whatever fails: then every connection is steered. */
+static void early_init(struct guards *guards)
+{
+	void *leases;
+	int err = requests_check();
+
+	if (err) {
+		log_debug("handshakes can't be ended: %s; all connections are steered",
+			  strerror(-err));
+		return;
+	}
+	guards->early_ring = ring_buffer__new(bpf_map__fd(guards->bpf->maps.early_events),
+					      early_event, guards, NULL);
+	if (!guards->early_ring)
+		return;
+	leases = mmap(NULL, LEASE_PORTS * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED,
+		      bpf_map__fd(guards->bpf->maps.early_leases), 0);
+	if (leases != MAP_FAILED)
+		guards->early_leases = leases;
+}
+
+int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_t error_size)
 {
 	struct guards *guards = calloc(1, sizeof(*guards));
 	int err;
@@ -92,7 +130,11 @@ int guards_new(struct guards **ret_guards, char *error, size_t error_size)
 		snprintf(error, error_size, "opening the hand-off programs: %s", strerror(-err));
 		goto fail;
 	}
-	err = handoff_bpf__load(guards->bpf);
+	err = 0;
+	if (early_syns_fd >= 0)
+		err = bpf_map__reuse_fd(guards->bpf->maps.early_syns, early_syns_fd);
+	if (!err)
+		err = handoff_bpf__load(guards->bpf);
 	if (err) {
 		snprintf(error, error_size, "%s",
 			 err == -EPERM ? bpf_util_remedy(err)
@@ -100,6 +142,7 @@ int guards_new(struct guards **ret_guards, char *error, size_t error_size)
 					 "bpf_sk_assign_tcp_reqsk, with CONFIG_SYN_COOKIES)");
 		goto fail;
 	}
+	early_init(guards);
 	*ret_guards = guards;
 	return 0;
 fail:
@@ -142,9 +185,39 @@ void guards_free(struct guards *guards)
 		guards_reset(guards);
 	if (guards->ioctl_fd >= 0)
 		close(guards->ioctl_fd);
+	if (guards->early_leases)
+		munmap(guards->early_leases, LEASE_PORTS * sizeof(uint64_t));
+	ring_buffer__free(guards->early_ring);
 	handoff_bpf__destroy(guards->bpf);
 	pthread_mutex_destroy(&guards->attach_lock);
 	free(guards);
+}
+
+void guards_early_lease(struct guards *guards, uint16_t port, uint64_t until_ns)
+{
+	uint64_t before;
+
+	if (!guards->early_leases)
+		return;
+	before = __atomic_exchange_n(&guards->early_leases[port], until_ns, __ATOMIC_RELEASE);
+	if (!before != !until_ns)
+		__atomic_fetch_add(&guards->bpf->bss->n_early_ports, until_ns ? 1 : UINT32_MAX,
+				   __ATOMIC_RELEASE);
+}
+
+int guards_early_fd(const struct guards *guards)
+{
+	return bpf_map__fd(guards->bpf->maps.early_events);
+}
+
+void guards_early_events(struct guards *guards,
+			 void (*each)(void *ctx, const struct early_event *event), void *ctx)
+{
+	if (!guards->early_ring)
+		return;
+	guards->early_each = each;
+	guards->early_ctx = ctx;
+	ring_buffer__consume(guards->early_ring);
 }
 
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd)

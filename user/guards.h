@@ -29,9 +29,10 @@ extern const char *const seize_texts[SEIZE_RESULTS];
 
 /*
  * Loads the programs: this is how it is found out whether the kernel can hand off. Nothing is
- * attached yet. Returns 0, or -errno with one line in @error.
+ * attached yet. @early_syns_fd: the map that they share with the steering program; -1: with none.
+ * Returns 0, or -errno with one line in @error.
  */
-int guards_new(struct guards **ret_guards, char *error, size_t error_size);
+int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_t error_size);
 
 /*
  * Begins to guard the devices that connections will probably come by: those that any came by in the
@@ -48,6 +49,20 @@ void guards_reset(struct guards *guards);
 
 /* Detaches from all devices and unloads. NULL is fine. */
 void guards_free(struct guards *guards);
+
+/*
+ * Has the guard read the ClientHellos of @port (host order) on their way to the web server until
+ * @until_ns (CLOCK_MONOTONIC), or no longer when it is 0: bpf/early.h. Where handshakes can't be
+ * ended (requests_check()) it does nothing.
+ */
+void guards_early_lease(struct guards *guards, uint16_t port, uint64_t until_ns);
+
+/* Becomes readable when the guard has taken a connection early. */
+int guards_early_fd(const struct guards *guards);
+
+/* Calls @each for all that it has taken since. One thread. */
+void guards_early_events(struct guards *guards,
+			 void (*each)(void *ctx, const struct early_event *event), void *ctx);
 
 /* Tells where to adopt back to: as steer_set_sniffer(). */
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd);

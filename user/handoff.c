@@ -18,6 +18,9 @@
  * may be smaller than what is to be replayed. It is looked at again at job.next_ns. If the target's
  * listener has gone meanwhile, our own sniffer adopts it back, and all begins anew.
  *
+ * A connection that the guard took before its handshake was over (bpf/early.h) has no old socket,
+ * but the kernel's request: that is ended, and our own sniffer adopts it in the same way.
+ *
  * handoff_replay.c says what the client said; this file, when, and what follows.
  *
  * What never happens: a guard entry goes while the new socket lacks bytes; two new sockets.
@@ -31,6 +34,7 @@
 
 #include "handoff_parts.h"
 #include "primer.h"
+#include "requests.h"
 #include "translated.h"
 #include "util.h"
 
@@ -406,6 +410,16 @@ static enum handoff_answer advance(struct handoff_worker *worker, struct handoff
 	return HANDOFF_PENDING;
 }
 
+/* It is in neither socket from now on. */
+static void begin(struct handoff_job *job, uint64_t now)
+{
+	job->began_ns = now;
+	job->backoff_ns = FIRST_RETRY_NS;
+	job->injections = 0;
+	job->held_taken = 0;
+	job->primings = 0;
+}
+
 enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd)
 {
 	struct seize_block block = { .cookie = job->cookie };
@@ -430,7 +444,6 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 
 	job->guard = block.guard;
 	job->held_taken = 0;
-	job->primings = 0;
 	job->snd_wnd = block.snd_wnd;
 	job->fin = block.state == STATE_CLOSE_WAIT;
 	job->len = block.guard.rcv_nxt - block.guard.first_seq - job->fin;
@@ -447,13 +460,54 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 	}
 	close(fd);
 
-	job->began_ns = now_ns();
-	job->backoff_ns = FIRST_RETRY_NS;
-	job->injections = 0;
+	begin(job, now_ns());
 	job->went_back = false;
 	answer = replay_and_commit(worker, job) ? HANDOFF_DONE
 						: advance(worker, job, job->began_ns);
 	return settle(worker, job, answer, false);
+}
+
+/* What handoff_begin() finds out by itself. False: its device has gone, and so its client. */
+static bool read_event(struct handoff_worker *worker, struct handoff_job *job,
+		       const struct early_event *event)
+{
+	int err;
+
+	job->key = event->key;
+	job->guard = event->guard;
+	job->cookie = event->guard.cookie;
+	job->sniffer = (uint16_t)event->guard.sniffer;
+	job->snd_wnd = event->snd_wnd;
+	job->bytes = worker->scratch; /* none of them */
+	job->device = guards_device(worker->guards, event->ifindex, &err);
+	return job->device;
+}
+
+void handoff_give_back(struct handoff_worker *worker, struct handoff_job *job,
+		       const struct early_event *event)
+{
+	if (read_event(worker, job, event)) {
+		unfreeze(worker, job);
+	} else {
+		struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
+
+		guards_commit(worker->guards, &block, 0);
+		held_drop(worker, job, block.n_held);
+	}
+	job->bytes = NULL;
+}
+
+enum handoff_answer handoff_adopt_early(struct handoff_worker *worker, struct handoff_job *job,
+					const struct early_event *event, uint64_t now)
+{
+	if (!read_event(worker, job, event) || requests_end(&event->key, event->ifindex) < 0) {
+		handoff_give_back(worker, job, event);
+		return HANDOFF_REFUSED;
+	}
+	begin(job, now);
+	job->went_back = true;
+	replay_first(worker, job, now);
+	return settle(worker, job, advance(worker, job, now), false);
 }
 
 enum handoff_answer handoff_continue(struct handoff_worker *worker, struct handoff_job *job,

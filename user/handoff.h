@@ -62,6 +62,17 @@ void handoff_worker_free(struct handoff_worker *worker);
  */
 enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_job *job, int fd);
 
+/*
+ * Has a sniffer adopt a connection that the guard took before its handshake was over. DONE, PENDING,
+ * LOST; REFUSED: it was given back. @job is empty but for its endpoints.
+ */
+enum handoff_answer handoff_adopt_early(struct handoff_worker *worker, struct handoff_job *job,
+					const struct early_event *event, uint64_t now_ns);
+
+/* Gives such a one back: the web server's handshake goes on. */
+void handoff_give_back(struct handoff_worker *worker, struct handoff_job *job,
+		       const struct early_event *event);
+
 /* Goes on with a pending one: DONE, PENDING or LOST. */
 enum handoff_answer handoff_continue(struct handoff_worker *worker, struct handoff_job *job,
 				     uint64_t now_ns);

@@ -48,6 +48,8 @@ struct loop {
 	struct handoff_worker *handoff;
 	uint8_t ref_listener; /* REF_LISTENER, REF_WAKE: what epoll points at */
 	uint8_t ref_wake;
+	uint8_t ref_early;
+	struct guards *guards; /* of the worker that hears what they have taken; NULL: another's */
 	int listener_fd;
 	int wake_fd;
 	int notify_fd;
@@ -64,6 +66,7 @@ struct loop {
 	struct {
 		int listener_fd;
 		struct handoff_worker *handoff;
+		struct guards *guards;
 		struct steer *steer;
 	} next;
 
@@ -214,6 +217,7 @@ static void begin(struct loop *loop)
 	loop->listener_fd = loop->next.listener_fd;
 	loop->owner.handoff = loop->handoff = loop->next.handoff;
 	loop->owner.steer = loop->next.steer;
+	loop->guards = loop->next.guards;
 	loop->owner.draining = false;
 	__atomic_store_n(&loop->retired, false, __ATOMIC_RELEASE);
 	__atomic_store_n(&loop->begin, false, __ATOMIC_RELEASE);
@@ -230,6 +234,9 @@ static void retire(struct loop *loop)
 	if (loop->listener_fd >= 0)
 		close(loop->listener_fd);
 	loop->listener_fd = -1;
+	if (loop->guards)
+		epoll_ctl(loop->owner.epoll_fd, EPOLL_CTL_DEL, guards_early_fd(loop->guards), NULL);
+	loop->guards = NULL;
 	loop->accept_paused = false;
 	loop->owner.handoff = NULL;
 	loop->owner.steer = NULL;
@@ -265,6 +272,11 @@ static void wake(struct loop *loop, uint64_t now)
 		conn_kill(&loop->owner);
 }
 
+static void take_early(void *ctx, const struct early_event *event)
+{
+	conn_take_early(ctx, event, now_ns());
+}
+
 static void handle_event(struct loop *loop, const struct epoll_event *event, uint64_t now)
 {
 	uint8_t *ref = event->data.ptr;
@@ -276,6 +288,10 @@ static void handle_event(struct loop *loop, const struct epoll_event *event, uin
 		break;
 	case REF_WAKE:
 		wake(loop, now);
+		break;
+	case REF_EARLY:
+		if (loop->guards)
+			guards_early_events(loop->guards, take_early, &loop->owner);
 		break;
 	case REF_CONN:
 		conn_event(&loop->owner, event->data.ptr, event->events, now);
@@ -362,6 +378,7 @@ int loop_new(const struct loop_config *config, struct loop **ret_loop, char *err
 		return -ENOMEM;
 	loop->ref_listener = REF_LISTENER;
 	loop->ref_wake = REF_WAKE;
+	loop->ref_early = REF_EARLY;
 	loop->notify_fd = config->notify_fd;
 	loop->owner.routes = config->routes;
 	loop->owner.sniffer = config->index;
@@ -399,9 +416,13 @@ int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, in
 	       char *error, size_t error_size)
 {
 	struct handoff_worker *handoff = NULL;
+	bool hears = guards && loop->owner.sniffer == 0;
 	int err = guards ? handoff_worker_new(guards, &handoff) : 0;
 
+	if (!err && hears)
+		err = watch(loop, guards_early_fd(guards), &loop->ref_early);
 	if (err) {
+		handoff_worker_free(handoff);
 		snprintf(error, error_size, "what hands off could not be made: %s", strerror(-err));
 		close(sniffer_fd);
 		return err;
@@ -409,6 +430,7 @@ int loop_begin(struct loop *loop, struct steer *steer, struct guards *guards, in
 	loop->next.listener_fd = sniffer_fd;
 	loop->next.handoff = handoff;
 	loop->next.steer = steer;
+	loop->next.guards = hears ? guards : NULL;
 	__atomic_store_n(&loop->drain, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->drained, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&loop->retire, false, __ATOMIC_RELAXED);

@@ -124,6 +124,12 @@ static void look_at_syn_cookies(struct resident *resident, const struct window_o
 	engine_look_at_syn_cookies(resident->engine, ports, n, closed, now);
 }
 
+/* May the guard read the ClientHellos of such a window's visitors, instead of a sniffer? */
+static bool is_early(const struct window_options *options)
+{
+	return options->plane == PLANE_AUTO && !options->has_web_server;
+}
+
 /* Gives every port the lease that its windows are good for now: none for a port without. */
 static void renew(struct resident *resident, uint64_t now)
 {
@@ -140,7 +146,8 @@ static void renew(struct resident *resident, uint64_t now)
 			uint64_t deadline = window_set_port_deadline(set, port);
 
 			engine_lease(engine, port,
-				     full ? STEER_LEASE_PAST : MIN(deadline, now + STEER_LEASE_NS));
+				     full ? STEER_LEASE_PAST : MIN(deadline, now + STEER_LEASE_NS),
+				     is_early(options));
 		}
 	}
 	resident->renewed_ns = now;
@@ -152,7 +159,7 @@ static void end_leases(struct resident *resident, const struct window_options *o
 	look_at_syn_cookies(resident, options, now_ns());
 	for (size_t i = 0; i < options->n_ports; i++)
 		if (!window_set_of_port(&resident->routes.windows, options->ports[i]))
-			engine_lease(resident->engine, options->ports[i], 0);
+			engine_lease(resident->engine, options->ports[i], 0, false);
 }
 
 static void drain_if_unused(struct resident *resident)

@@ -33,7 +33,8 @@ struct steer {
 const char *const steer_counter_names[] = { STEER_COUNTERS(COUNTER_NAME) };
 _Static_assert(ARRAY_SIZE(steer_counter_names) == STEER_COUNTER_COUNT, "a name for each counter");
 
-int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t error_size)
+int steer_new(unsigned n_sniffers, int early_syns_fd, struct steer **ret_steer, char *error,
+	      size_t error_size)
 {
 	struct steer *steer = calloc(1, sizeof(*steer));
 	int err;
@@ -49,7 +50,11 @@ int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t
 		goto fail;
 	}
 	steer->bpf->rodata->n_sniffers = n_sniffers;
-	err = steer_bpf__load(steer->bpf);
+	err = 0;
+	if (early_syns_fd >= 0)
+		err = bpf_map__reuse_fd(steer->bpf->maps.early_syns, early_syns_fd);
+	if (!err)
+		err = steer_bpf__load(steer->bpf);
 	if (err) {
 		snprintf(error, error_size, "loading the steering program: %s; %s", strerror(-err),
 			 bpf_util_remedy(err));

@@ -21,10 +21,12 @@ struct steer;
 extern const char *const steer_counter_names[STEER_COUNTER_COUNT];
 
 /*
- * Loads the program for @n_sniffers sockets into the kernel. Returns 0, or -errno with one line in
+ * Loads the program for @n_sniffers sockets into the kernel. @early_syns_fd: the map that it shares
+ * with the guard; -1: with none. Returns 0, or -errno with one line in
  * @error that says what is missing and what to do.
  */
-int steer_new(unsigned n_sniffers, struct steer **ret_steer, char *error, size_t error_size);
+int steer_new(unsigned n_sniffers, int early_syns_fd, struct steer **ret_steer, char *error,
+	      size_t error_size);
 
 /* Detaches and unloads. NULL is fine. */
 void steer_free(struct steer *steer);

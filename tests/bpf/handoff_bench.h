@@ -53,8 +53,8 @@ static inline int bench_make(void **state)
 {
 	char error[512];
 
-	if (guards_new(&guards, error, sizeof(error)) ||
-	    steer_new(1, &steer, error, sizeof(error)) || steer_attach(steer, error, sizeof(error)))
+	if (guards_new(&guards, -1, error, sizeof(error)) ||
+	    steer_new(1, -1, &steer, error, sizeof(error)) || steer_attach(steer, error, sizeof(error)))
 		fail_msg("%s", error);
 	assert_int_equal(handoff_worker_new(guards, &worker), 0);
 	sniffer = listen_on("::ffff:127.0.0.1", 0, NULL);

@@ -171,7 +171,7 @@ static void test_sniffer_per_cpu(void **state)
 	cpu_set_t all, one;
 	int sniffers[3];
 
-	if (steer_new(3, &b->steer, b->error, sizeof(b->error)) ||
+	if (steer_new(3, -1, &b->steer, b->error, sizeof(b->error)) ||
 	    steer_attach(b->steer, b->error, sizeof(b->error)))
 		fail_msg("%s", b->error);
 	b->program = program_attached();

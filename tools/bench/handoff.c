@@ -47,7 +47,7 @@ static int set_up(void **state)
 	namespace_make(state);
 	peer = peer_make();
 	peer_wire();
-	if (guards_new(&guards, error, sizeof(error)))
+	if (guards_new(&guards, -1, error, sizeof(error)))
 		fail_msg("%s", error);
 	assert_int_equal(handoff_worker_new(guards, &worker), 0);
 	return 0;

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Visitors that need no hand-off: the handshake is the web server's own, and the guard reads the
+ * ClientHello that it ends with. Part of guard_ingress.
+ *
+ *   SYN          goes to the web server's listener, not to a sniffer (early_syns), if a connection
+ *                could be taken from there later;
+ *   ACK          without data is dropped, as a listener with TCP_DEFER_ACCEPT would: the handshake
+ *                ends with what the client says. The kernel's request goes on to wait;
+ *   ClientHello  surely not for acme-tls/1: it passes, and ends the handshake. Anything else that a
+ *                ClientHello may yet come of is held, with a guard entry, and the process has a
+ *                sniffer adopt the connection.
+ *
+ * A client that is silent until its SYN-ACK is repeated, a second later, and what is no TLS: the
+ * web server gets it. There is no state but the kernel's request, so when the lease ends, or the
+ * process, nothing is left to be undone: the client's next packet ends the handshake.
+ */
+#ifndef EARLY_H
+#define EARLY_H
+
+#include "early_syns.h"
+#include "guard_packet.h"
+
+#define LOOPBACK_IFINDEX      1
+#define XFRM_POLICY_IN	      0
+/* After a handshake that was lost sight of, so long all are steered. */
+#define EARLY_SHUT_NS 10000000000ull
+
+#define RECORD_HEADER_LEN 5
+#define RECORD_HANDSHAKE  22
+#define RECORD_MAJOR	  3
+#define RECORD_MAX_LEN	  16384
+#define HANDSHAKE_HEADER_LEN 4
+#define CLIENT_HELLO	  1
+#define VERSION_RANDOM_LEN 34
+#define EXT_ALPN	  16
+#define EXTENSIONS_MAX	  128
+/* What is looked at of a ClientHello; a power of two. Browsers' have 0.5 to 2 KiB. */
+#define HELLO_ROOM	  4096
+
+/* Until when the ClientHellos of a port (host order) are read here, bpf_ktime_get_ns(); 0: no. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u64);
+} early_leases SEC(".maps");
+
+/* To the process: struct early_event. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EARLY_RING_BYTES);
+} early_events SEC(".maps");
+
+struct hello_room {
+	__u8 bytes[HELLO_ROOM + 8];
+	__u32 pos;
+	__u32 end;
+	__u32 kind; /* enum hello_kind */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hello_room);
+} hello_rooms SEC(".maps");
+
+/* How many ports have a lease: while it is 0 no packet costs a look-up. */
+__u32 n_early_ports = 0;
+/* Until then all are steered, bpf_ktime_get_coarse_ns(). */
+__u64 early_shut_until_ns = 0;
+
+enum hello_kind {
+	HELLO_VISITOR, /* or no ClientHello at all: the web server's */
+	HELLO_UNSURE,  /* for acme-tls/1, or not whole, or too long to be read here */
+};
+
+/* The offset is masked for the verifier's sake: callers have checked it. */
+static __always_inline __u32 hello_u8(const struct hello_room *room, __u32 offset)
+{
+	return room->bytes[offset & (HELLO_ROOM - 1)];
+}
+
+static __always_inline __u32 hello_u16(const struct hello_room *room, __u32 offset)
+{
+	return hello_u8(room, offset) << 8 | hello_u8(room, offset + 1);
+}
+
+/* RFC 8737 section 3: the one protocol in the list. */
+static __always_inline bool is_acme(const struct hello_room *room, __u32 offset, __u32 len)
+{
+	static const char list[] = "\x00\x0b\x0a" "acme-tls/1";
+
+	if (len != sizeof(list) - 1)
+		return false;
+	for (__u32 i = 0; i < sizeof(list) - 1; i++)
+		if (hello_u8(room, offset + i) != (__u8)list[i])
+			return false;
+	return true;
+}
+
+/* Looks at one extension. Returns 1 at the end. */
+static long hello_extension(__u32 i, struct hello_room **arg)
+{
+	struct hello_room *room = *arg;
+	__u32 pos = room->pos;
+	__u32 len;
+
+	/* At the end, or malformed: user/hello.c would not follow it either. */
+	if (pos + 4 > room->end) {
+		room->kind = HELLO_VISITOR;
+		return 1;
+	}
+	len = hello_u16(room, pos + 2);
+	if (hello_u16(room, pos) == EXT_ALPN) {
+		room->kind = is_acme(room, pos + 4, len) ? HELLO_UNSURE : HELLO_VISITOR;
+		return 1;
+	}
+	room->pos = pos + 4 + len;
+	return 0;
+}
+
+/*
+ * RFC 8446 sections 5.1 and 4.1.2, RFC 5246 7.4.1.2. user/hello.c is the one that judges: what it
+ * would take for acme-tls/1 must be HELLO_UNSURE here.
+ */
+static __always_inline enum hello_kind hello_look(struct __sk_buff *skb, __u32 offset, __u32 len)
+{
+	struct hello_room *room;
+	__u32 record, message, pos;
+	__u32 zero = 0;
+
+	room = bpf_map_lookup_elem(&hello_rooms, &zero);
+	if (!room || len > HELLO_ROOM)
+		return HELLO_UNSURE;
+	if (len < 1 || bpf_skb_load_bytes(skb, offset, room->bytes, len))
+		return HELLO_UNSURE;
+	if (hello_u8(room, 0) != RECORD_HANDSHAKE || (len > 1 && hello_u8(room, 1) != RECORD_MAJOR))
+		return HELLO_VISITOR;
+	if (len < RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN)
+		return HELLO_UNSURE;
+	record = hello_u16(room, 3);
+	if (record < 1 || record > RECORD_MAX_LEN || hello_u8(room, 5) != CLIENT_HELLO)
+		return HELLO_VISITOR;
+	message = hello_u8(room, 6) << 16 | hello_u16(room, 7);
+	/* In one record, and all of it there. */
+	if (RECORD_HEADER_LEN + record > len || HANDSHAKE_HEADER_LEN + message > record)
+		return HELLO_UNSURE;
+	room->end = RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN + message;
+	pos = RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN + VERSION_RANDOM_LEN;
+	if (pos + 1 > room->end)
+		return HELLO_VISITOR;
+	pos += 1 + hello_u8(room, pos); /* session id */
+	if (pos + 2 > room->end)
+		return HELLO_VISITOR;
+	pos += 2 + hello_u16(room, pos); /* cipher suites */
+	if (pos + 1 > room->end)
+		return HELLO_VISITOR;
+	pos += 1 + hello_u8(room, pos); /* compression methods */
+	room->pos = pos + 2;		/* behind the length of the extensions */
+	room->kind = HELLO_UNSURE;
+	bpf_loop(EXTENSIONS_MAX, hello_extension, &room, 0);
+	return room->kind;
+}
+
+/* May ClientHellos of this packet's port be read here? */
+static __always_inline bool early_leased(const struct packet *packet)
+{
+	__u32 port = bpf_ntohs(packet->key.local_port);
+	__u64 *until_ns;
+
+	until_ns = bpf_map_lookup_elem(&early_leases, &port);
+	return until_ns && *until_ns && bpf_ktime_get_ns() < *until_ns;
+}
+
+/* Is the room for handshakes so full that the kernel may answer by SYN cookies? */
+static __always_inline bool has_few_requests(const struct tcp_sock *listener)
+{
+	__u32 max = listener->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+
+	return (__u32)listener->inet_conn.icsk_accept_queue.qlen.counter <= max / 2;
+}
+
+/* Could connections of @listener be taken from it before it has them, and adopted by a sniffer? */
+static __always_inline bool early_possible(struct __sk_buff *skb, struct tcp_sock *listener)
+{
+	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
+	const struct net_device *device = BPF_CORE_READ(kernel_skb, dev);
+	const struct net *net = listener->inet_conn.icsk_inet.sk.__sk_common.skc_net.net;
+
+	/* A cookie leaves no request behind, and without them nothing can be adopted. */
+	if (net->ipv4.sysctl_tcp_syncookies != 1 || !has_few_requests(listener))
+		return false;
+	/* The request is the VRF's, and is not found from here. */
+	if (BPF_CORE_READ_BITFIELD_PROBED(device, priv_flags) &
+	    bpf_core_enum_value(enum netdev_priv_flags, IFF_L3MDEV_SLAVE))
+		return false;
+	/* What a sniffer would adopt is not protected by IPsec. */
+	return !bpf_core_field_exists(net->xfrm.policy_count) ||
+	       !BPF_CORE_READ(net, xfrm.policy_count[XFRM_POLICY_IN]);
+}
+
+/* A SYN: from here on the handshake is the web server's, if it can be. */
+static __always_inline void early_syn(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock *listener;
+	struct tcp_sock *tp;
+	bool possible;
+	__u64 now;
+
+	/* With data it may be a connection at once: RFC 7413. */
+	if (skb->ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len)
+		return;
+	now = bpf_ktime_get_coarse_ns();
+	if (now < early_shut_until_ns)
+		return;
+	listener = listener_lookup(skb, packet->key.remote, packet->key.local,
+				   packet->key.local_port);
+	if (!listener)
+		return;
+	tp = listener->state == STATE_LISTEN ? bpf_skc_to_tcp_sock(listener) : NULL;
+	possible = tp && early_possible(skb, tp);
+	bpf_sk_release(listener);
+	if (possible)
+		bpf_map_update_elem(&early_syns, &packet->key, &now, BPF_ANY);
+}
+
+/* What a socket has to know that is made of this request. False: the kernel can't make it. */
+static __always_inline bool request_read(const struct tcp_request_sock *request, bool v4,
+					 struct guard *guard)
+{
+	const struct inet_request_sock *inet = &request->req;
+	const struct netns_ipv4 *ipv4 = &inet->req.__req_common.skc_net.net->ipv4;
+	__u8 options = 0;
+
+	if (BPF_CORE_READ_BITFIELD(inet, tstamp_ok))
+		options |= OPTION_TSTAMP;
+	if (BPF_CORE_READ_BITFIELD(inet, sack_ok))
+		options |= OPTION_SACK;
+	if (BPF_CORE_READ_BITFIELD(inet, wscale_ok))
+		options |= OPTION_WSCALE;
+	if (BPF_CORE_READ_BITFIELD(inet, ecn_ok))
+		options |= OPTION_ECN;
+	if (bpf_core_field_exists(request->req_usec_ts) && request->req_usec_ts)
+		options |= OPTION_USEC_TS;
+	guard->options = options;
+	guard->snd_wscale = BPF_CORE_READ_BITFIELD(inet, snd_wscale);
+	guard->rcv_wscale = BPF_CORE_READ_BITFIELD(inet, rcv_wscale);
+	guard->mss = inet->req.mss;
+	guard->ts_recent = inet->req.ts_recent;
+	guard->tsoffset = request->ts_off;
+	guard->rcv_nxt = guard->first_seq = request->rcv_isn + 1;
+	guard->snd_nxt = request->snt_isn + 1;
+
+	if (bpf_core_field_exists(request->accecn_ok) && request->accecn_ok)
+		return false;
+	if (bpf_core_field_exists(request->is_mptcp) && request->is_mptcp)
+		return false;
+	return guard->mss >= (v4 ? MSS_MIN_V4 : MSS_MIN_V6) && options_permitted(ipv4, options);
+}
+
+/* Holds the packet, and tells the process. False: the web server gets it after all. */
+static __always_inline bool early_take(struct __sk_buff *skb, struct packet *packet,
+				       const struct tcp_request_sock *request)
+{
+	struct early_event *event;
+	struct guard *guard;
+
+	event = bpf_ringbuf_reserve(&early_events, sizeof(*event), 0);
+	if (!event)
+		return false;
+	__builtin_memset(event, 0, sizeof(*event));
+	event->key = packet->key;
+	event->ifindex = skb->ifindex;
+	if (!request_read(request, is_v4(packet->key.local), &event->guard))
+		goto discard;
+	event->snd_wnd = (__u32)bpf_ntohs(packet->tcp.window) << event->guard.snd_wscale;
+	/* No socket's: those are counted up from 1. */
+	event->guard.cookie = 1ull << 63 | (__u64)bpf_get_prandom_u32() << 31 |
+			      bpf_get_prandom_u32() >> 1;
+	event->guard.parking = PARKING_ON;
+	event->guard.to_sniffer = 1;
+	if (bpf_map_update_elem(&guards, &packet->key, &event->guard, BPF_NOEXIST))
+		goto discard;
+	__sync_fetch_and_add(&n_guards, 1);
+	guard = bpf_map_lookup_elem(&guards, &packet->key);
+	if (!guard || !hold(skb, AT_DEVICE, packet, guard)) {
+		if (!bpf_map_delete_elem(&guards, &packet->key))
+			__sync_fetch_and_sub(&n_guards, 1);
+		goto discard;
+	}
+	bpf_ringbuf_submit(event, 0);
+	count(COUNTER_EARLY_TAKEN);
+	return true;
+discard:
+	bpf_ringbuf_discard(event, 0);
+	return false;
+}
+
+/* The request is not there: a SYN cookie, or the packet had another name here than it gets. */
+static __always_inline void early_lost_sight(const struct packet *packet)
+{
+	if (!is_early(&packet->key))
+		return;
+	count(COUNTER_EARLY_UNREAD);
+	early_shut_until_ns = bpf_ktime_get_coarse_ns() + EARLY_SHUT_NS;
+}
+
+/* A packet to whoever has made this request: does it go on? */
+static __always_inline int early_judge(struct __sk_buff *skb, struct packet *packet,
+				       const struct tcp_request_sock *request)
+{
+	__u32 seq = bpf_ntohl(packet->tcp.seq);
+	__u32 payload = packet->len - packet->header_len;
+
+	if (bpf_ntohl(packet->tcp.ack_seq) != request->snt_isn + 1 || !packet->tcp.ack ||
+	    packet->len < packet->header_len)
+		return TCX_NEXT;
+	if (!payload) {
+		if (packet->tcp.fin || seq != request->rcv_isn + 1 ||
+		    BPF_CORE_READ_BITFIELD(&request->req.req, num_timeout))
+			return TCX_NEXT;
+		count(COUNTER_EARLY_DEFERRED);
+		return TCX_DROP;
+	}
+	if (seq == request->rcv_isn + 1 &&
+	    hello_look(skb, ip_offset(skb) + packet->header_len, payload) == HELLO_VISITOR) {
+		count(COUNTER_EARLY_PASSED);
+		return TCX_NEXT;
+	}
+	return early_take(skb, packet, request) ? TCX_DROP : TCX_NEXT;
+}
+
+/* A packet to a port of a window, of a connection without a guard entry. */
+static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
+{
+	struct tcp_request_sock *request;
+	struct bpf_sock *sk;
+	int verdict = TCX_NEXT;
+
+	if (packet->tcp.rst || !early_leased(packet))
+		return TCX_NEXT;
+	if (packet->tcp.syn) {
+		if (!packet->tcp.ack)
+			early_syn(skb, packet);
+		return TCX_NEXT;
+	}
+	sk = connection_lookup(skb, &packet->key);
+	if (!sk)
+		return TCX_NEXT;
+	if (sk->state == STATE_LISTEN) {
+		early_lost_sight(packet);
+	} else if (sk->state == STATE_NEW_SYN_RECV) {
+		request = bpf_skc_to_tcp_request_sock(sk);
+		if (request)
+			verdict = early_judge(skb, packet, request);
+	}
+	bpf_sk_release(sk);
+	return verdict;
+}
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What guard_ingress tells the steering program: which SYNs are not to be steered. One map for both. */
+#ifndef EARLY_SYNS_H
+#define EARLY_SYNS_H
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <bpf/bpf_helpers.h>
+
+#include "steer_shared.h"
+
+/*
+ * When the SYN passed its device, bpf_ktime_get_coarse_ns(). The key is the connection as it was
+ * there: one that a rule of this host leads elsewhere is not found.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, EARLY_SYNS_MAX);
+	__type(key, struct flow_key);
+	__type(value, __u64);
+} early_syns SEC(".maps");
+
+static __always_inline bool is_early(const struct flow_key *key)
+{
+	const __u64 *at_ns = bpf_map_lookup_elem(&early_syns, key);
+
+	return at_ns && bpf_ktime_get_coarse_ns() - *at_ns < EARLY_SYN_NS;
+}
+
+#endif

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Visitors whose ClientHello the kernel reads on its way: they are never steered, and the web server's own. Whoever
+may ask for acme-tls/1 is taken from it before it has them."""
+
+import select
+import socket
+import struct
+import sys
+import time
+
+import pytest
+
+from lab import HERE, less, longer, wait_until
+from load import assert_all_ok, assert_real_clients, start_tlsload
+from peers import Echo, ask
+from servers import SMALL, get, get_on, openssl_responder, tls_client
+from steer import Steer
+
+sys.path.insert(0, str(HERE / "tools"))
+import oddclient  # noqa: E402  pylint: disable=wrong-import-position
+
+NAME = "www.example.test"
+NAMELESS = "elsewhere.example.test"
+
+
+@pytest.fixture(autouse=True)
+def can_hand_off(request):
+    if request.config.getoption("best_plane") != "handoff":
+        pytest.skip("takes Linux 6.9")
+
+
+@pytest.fixture
+def steer(lab):
+    """With the plane that users have when they choose none."""
+    steer = Steer(lab.edge, "auto")
+    steer.reset()
+    yield steer
+    steer.reset()
+
+
+@pytest.fixture(scope="module")
+def responder(lab):
+    responder = openssl_responder(lab.edge, 31443, [NAME], lab.dir)
+    yield responder
+    responder.kill()
+
+
+@pytest.fixture
+def window(lab, nginx, steer, responder):
+    """A window whose guard is on the clients' device."""
+    steer.open("--domain", NAME)
+    wait_early(lab, steer)
+    return steer
+
+
+def wait_early(lab, steer):
+    """Until a visitor is not steered any more: the first ones may be, until the device is guarded."""
+    def passed():
+        before = steer.ask()["counters"]["early_passed"]
+        get(lab)
+        return steer.ask()["counters"]["early_passed"] > before
+    wait_until(passed, what="a ClientHello is read in the kernel")
+
+
+def grown(steer, before):
+    now = steer.ask()["counters"]
+    return {name: now[name] - before[name] for name in now if now[name] != before[name]}
+
+
+def hello_from(lab, pieces, address=None, pause=0.0):
+    """Sends a ClientHello in these pieces; what the other side says first."""
+    with lab.ca.connect(address or lab.edge.v4, timeout=longer(10)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            sock.sendall(piece)
+            time.sleep(pause)
+        return sock.recv(65536)
+
+
+def test_visitors_are_not_steered(lab, nginx, window):
+    since = nginx.log_position()
+    before = window.ask()["counters"]
+    load = start_tlsload(lab, nginx, "--seconds", longer(4), rate=300)
+    result = load.finish()
+    assert_all_ok(result, less(500))
+    assert_real_clients(load, nginx, since, "handoff")
+    counters = grown(window, before)
+    assert counters["early_passed"] == counters["early"] == result["ok"], counters
+    assert not counters.keys() & {"steered", "accepted", "early_taken", "early_unread"}, counters
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_challenge(lab, window, family):
+    before = window.ask()["counters"]
+    address = getattr(lab.edge, family)
+    for _ in range(20):
+        assert tls_client(lab.ca, address, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
+    counters = grown(window, before)
+    # An IPv6 client can't be handed to a listener on 127.0.0.1.
+    how = "handed_off_responder" if family == "v4" else "relayed_responder"
+    assert counters["early_taken"] == counters["accepted"] == counters[how] == 20, counters
+    assert "lost" not in counters and window.windows()["default"]["acme_connections"] == 20
+
+
+@pytest.mark.parametrize("name", [NAME, NAMELESS])
+@pytest.mark.parametrize("how", ["bytes", "halves", "records", "long"])
+def test_not_whole_at_once(lab, nginx, window, responder, how, name):
+    """Nobody can tell by the first segment; the answer is whose it is all the same."""
+    hello = oddclient.client_hello(name, b"acme-tls/1", total=6000 if how == "long" else None)
+    pieces = {"bytes": [hello[i:i + 1] for i in range(len(hello))],
+              "halves": [hello[:100], hello[100:]],
+              "records": [oddclient.split_over_records(hello, 50)],
+              "long": [hello]}[how]
+    before = window.ask()["counters"]
+    answer = hello_from(lab, pieces, pause=0.002 if how == "halves" else 0.0)
+    counters = grown(window, before)
+    assert counters["early_taken"] == counters["accepted"] == 1, counters
+    if name == NAME:
+        assert answer[0] == 22 and counters["handed_off_responder"] == 1, (answer[:20], counters)
+    else:
+        # nginx knows no such protocol: alert no_application_protocol
+        assert answer[0] == 21 and counters["handed_off_web"] == 1, (answer[:20], counters)
+
+
+def test_visitor_in_pieces(lab, nginx, window):
+    """Those go by the sniffer, and no byte is lost."""
+    hello = oddclient.client_hello(NAME)
+    before = window.ask()["counters"]
+    assert hello_from(lab, [hello[:7], hello[7:]], pause=0.01)[0] == 22
+    counters = grown(window, before)
+    assert counters["early_taken"] == counters["handed_off_web"] == 1, counters
+
+
+def test_silent(lab, nginx, window):
+    """The handshake ends without a ClientHello when its second SYN-ACK has been answered; nothing is lost."""
+    before = window.ask()["counters"]
+    with lab.ca.connect(lab.edge.v4, timeout=longer(10)) as sock:
+        wait_until(lambda: grown(window, before).get("early_deferred"), what="the ACK is dropped")
+        port = sock.getsockname()[1]
+
+        def established():
+            return lab.edge.run("ss", "-Htn", "state", "established", f"dport = :{port}").strip()
+
+        assert not established(), "the web server has it already"
+        wait_until(established, 5, "the web server has it")
+        assert get_on(sock) == SMALL
+    assert not grown(window, before).keys() & {"steered", "accepted", "early_taken"}
+
+
+def test_client_goes_away(lab, nginx, window):
+    """FIN and RST before a ClientHello are for the web server."""
+    before = window.ask()["counters"]
+    with lab.ca.connect(lab.edge.v4) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(100) == b""
+    sock = lab.ca.connect(lab.edge.v4)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    wait_until(lambda: not lab.edge.run("ss", "-Htn", "state", "syn-recv").strip(), what="the request has gone")
+    assert not grown(window, before).keys() & {"steered", "accepted", "early_taken", "early_unread"}
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_window_ends_in_a_handshake(lab, nginx, window, end):
+    """What was deferred then goes on by itself."""
+    before = window.ask()["counters"]
+    socks = [lab.ca.connect(lab.edge.v4, timeout=longer(10)) for _ in range(10)]
+    wait_until(lambda: grown(window, before).get("early_deferred") == 10, what="the ACKs are dropped")
+    if end == "close":
+        window.close()
+    else:
+        window.kill()
+    for sock in socks:
+        assert get_on(sock) == SMALL
+
+
+def test_killed_with_one_taken(lab, nginx, window):
+    """The resident process dies right then: the client repeats what was held, and the web server has its request."""
+    window.kill(19)  # SIGSTOP
+    hello = oddclient.client_hello(NAME)
+    with lab.ca.connect(lab.edge.v4, timeout=longer(10)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(hello[:50])
+        # It lies in a guard entry, and nobody comes for it.
+        assert not select.select([sock], [], [], 0.1)[0]
+        window.kill()
+        sock.sendall(hello[50:])
+        assert sock.recv(65536)[0] == 22
+
+
+def test_cookies(lab, nginx, steer, responder):
+    """With SYN cookies there is no request that could be taken: all are steered."""
+    lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=2")
+    try:
+        steer.open("--domain", NAME)
+        for _ in range(5):
+            assert get(lab) == SMALL
+            assert tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
+        counters = steer.ask()["counters"]
+        assert counters["steered"] == counters["accepted"] == 10 and counters["early"] == 0, counters
+    finally:
+        lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
+
+
+def test_own_listener_with_mptcp(lab, nginx, steer, responder):
+    """Visitors need no relay where there is no hand-off."""
+    nginx.stop()
+    try:
+        with Echo(lab.edge, protocol=socket.IPPROTO_MPTCP):
+            steer.open("--domain", NAME)
+            wait_until(lambda: asked(lab) and steer.ask()["counters"]["early_passed"], what="one was not steered")
+            before = steer.ask()["counters"]
+            for _ in range(10):
+                asked(lab)
+                assert tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
+            counters = grown(steer, before)
+            assert counters["early_passed"] == counters["early_taken"] == 10, counters
+            assert counters["handed_off_responder"] == 10 and "relayed_web" not in counters, counters
+            steer.close()
+    finally:
+        nginx.start()
+
+
+def asked(lab):
+    with lab.ca.connect(lab.edge.v4, timeout=longer(10)) as sock:
+        return ask(sock) or True
+
+
+def test_other_planes_steer_all(lab, nginx, responder):
+    for plane in ("handoff", "relay"):
+        steer = Steer(lab.edge, plane)
+        steer.open()
+        for _ in range(5):
+            assert get(lab) == SMALL
+        counters = steer.ask()["counters"]
+        assert counters["accepted"] == 5 and counters["early"] == counters["early_deferred"] == 0, counters
+        steer.reset()
