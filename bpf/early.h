@@ -18,25 +18,16 @@
 #ifndef EARLY_H
 #define EARLY_H
 
+#include "early_hello.h"
 #include "early_syns.h"
 #include "guard_packet.h"
 
+#define AF_INET6	      10
+#define PACKET_HOST	      0
 #define LOOPBACK_IFINDEX      1
 #define XFRM_POLICY_IN	      0
 /* After a handshake that was lost sight of, so long all are steered. */
 #define EARLY_SHUT_NS 10000000000ull
-
-#define RECORD_HEADER_LEN 5
-#define RECORD_HANDSHAKE  22
-#define RECORD_MAJOR	  3
-#define RECORD_MAX_LEN	  16384
-#define HANDSHAKE_HEADER_LEN 4
-#define CLIENT_HELLO	  1
-#define VERSION_RANDOM_LEN 34
-#define EXT_ALPN	  16
-#define EXTENSIONS_MAX	  128
-/* What is looked at of a ClientHello; a power of two. Browsers' have 0.5 to 2 KiB. */
-#define HELLO_ROOM	  4096
 
 /* Until when the ClientHellos of a port (host order) are read here, bpf_ktime_get_ns(); 0: no. */
 struct {
@@ -53,13 +44,6 @@ struct {
 	__uint(max_entries, EARLY_RING_BYTES);
 } early_events SEC(".maps");
 
-struct hello_room {
-	__u8 bytes[HELLO_ROOM + 8];
-	__u32 pos;
-	__u32 end;
-	__u32 kind; /* enum hello_kind */
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -72,97 +56,19 @@ __u32 n_early_ports = 0;
 /* Until then all are steered, bpf_ktime_get_coarse_ns(). */
 __u64 early_shut_until_ns = 0;
 
-enum hello_kind {
-	HELLO_VISITOR, /* or no ClientHello at all: the web server's */
-	HELLO_UNSURE,  /* for acme-tls/1, or not whole, or too long to be read here */
-};
+/* Linux 6.2: what is at an address, to be read only. */
+extern void *bpf_rdonly_cast(const void *what, __u32 btf_id) __ksym;
 
-/* The offset is masked for the verifier's sake: callers have checked it. */
-static __always_inline __u32 hello_u8(const struct hello_room *room, __u32 offset)
-{
-	return room->bytes[offset & (HELLO_ROOM - 1)];
-}
-
-static __always_inline __u32 hello_u16(const struct hello_room *room, __u32 offset)
-{
-	return hello_u8(room, offset) << 8 | hello_u8(room, offset + 1);
-}
-
-/* RFC 8737 section 3: the one protocol in the list. */
-static __always_inline bool is_acme(const struct hello_room *room, __u32 offset, __u32 len)
-{
-	static const char list[] = "\x00\x0b\x0a" "acme-tls/1";
-
-	if (len != sizeof(list) - 1)
-		return false;
-	for (__u32 i = 0; i < sizeof(list) - 1; i++)
-		if (hello_u8(room, offset + i) != (__u8)list[i])
-			return false;
-	return true;
-}
-
-/* Looks at one extension. Returns 1 at the end. */
-static long hello_extension(__u32 i, struct hello_room **arg)
-{
-	struct hello_room *room = *arg;
-	__u32 pos = room->pos;
-	__u32 len;
-
-	/* At the end, or malformed: user/hello.c would not follow it either. */
-	if (pos + 4 > room->end) {
-		room->kind = HELLO_VISITOR;
-		return 1;
-	}
-	len = hello_u16(room, pos + 2);
-	if (hello_u16(room, pos) == EXT_ALPN) {
-		room->kind = is_acme(room, pos + 4, len) ? HELLO_UNSURE : HELLO_VISITOR;
-		return 1;
-	}
-	room->pos = pos + 4 + len;
-	return 0;
-}
-
-/*
- * RFC 8446 sections 5.1 and 4.1.2, RFC 5246 7.4.1.2. user/hello.c is the one that judges: what it
- * would take for acme-tls/1 must be HELLO_UNSURE here.
- */
 static __always_inline enum hello_kind hello_look(struct __sk_buff *skb, __u32 offset, __u32 len)
 {
 	struct hello_room *room;
-	__u32 record, message, pos;
 	__u32 zero = 0;
 
 	room = bpf_map_lookup_elem(&hello_rooms, &zero);
-	if (!room || len > HELLO_ROOM)
+	if (!room || len < 1 || len > HELLO_ROOM ||
+	    bpf_skb_load_bytes(skb, offset, room->bytes, len))
 		return HELLO_UNSURE;
-	if (len < 1 || bpf_skb_load_bytes(skb, offset, room->bytes, len))
-		return HELLO_UNSURE;
-	if (hello_u8(room, 0) != RECORD_HANDSHAKE || (len > 1 && hello_u8(room, 1) != RECORD_MAJOR))
-		return HELLO_VISITOR;
-	if (len < RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN)
-		return HELLO_UNSURE;
-	record = hello_u16(room, 3);
-	if (record < 1 || record > RECORD_MAX_LEN || hello_u8(room, 5) != CLIENT_HELLO)
-		return HELLO_VISITOR;
-	message = hello_u8(room, 6) << 16 | hello_u16(room, 7);
-	/* In one record, and all of it there. */
-	if (RECORD_HEADER_LEN + record > len || HANDSHAKE_HEADER_LEN + message > record)
-		return HELLO_UNSURE;
-	room->end = RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN + message;
-	pos = RECORD_HEADER_LEN + HANDSHAKE_HEADER_LEN + VERSION_RANDOM_LEN;
-	if (pos + 1 > room->end)
-		return HELLO_VISITOR;
-	pos += 1 + hello_u8(room, pos); /* session id */
-	if (pos + 2 > room->end)
-		return HELLO_VISITOR;
-	pos += 2 + hello_u16(room, pos); /* cipher suites */
-	if (pos + 1 > room->end)
-		return HELLO_VISITOR;
-	pos += 1 + hello_u8(room, pos); /* compression methods */
-	room->pos = pos + 2;		/* behind the length of the extensions */
-	room->kind = HELLO_UNSURE;
-	bpf_loop(EXTENSIONS_MAX, hello_extension, &room, 0);
-	return room->kind;
+	return hello_kind_of(room, len);
 }
 
 /* May ClientHellos of this packet's port be read here? */
@@ -202,6 +108,30 @@ static __always_inline bool early_possible(struct __sk_buff *skb, struct tcp_soc
 	       !BPF_CORE_READ(net, xfrm.policy_count[XFRM_POLICY_IN]);
 }
 
+/*
+ * Does it stay on this host? A listener on a wildcard would be found for any address. Where nothing
+ * is forwarded the kernel says so instead.
+ */
+static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_fib_lookup fib = { .l4_protocol = IPPROTO_TCP, .ifindex = skb->ifindex };
+	long found;
+
+	if (skb->pkt_type != PACKET_HOST)
+		return false;
+	if (is_v4(packet->key.local)) {
+		fib.family = AF_INET;
+		fib.ipv4_src = *(const __u32 *)(packet->key.remote + 12);
+		fib.ipv4_dst = *(const __u32 *)(packet->key.local + 12);
+	} else {
+		fib.family = AF_INET6;
+		__builtin_memcpy(fib.ipv6_src, packet->key.remote, 16);
+		__builtin_memcpy(fib.ipv6_dst, packet->key.local, 16);
+	}
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
 /* A SYN: from here on the handshake is the web server's, if it can be. */
 static __always_inline void early_syn(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -214,7 +144,7 @@ static __always_inline void early_syn(struct __sk_buff *skb, const struct packet
 	if (skb->ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len)
 		return;
 	now = bpf_ktime_get_coarse_ns();
-	if (now < early_shut_until_ns)
+	if (now < early_shut_until_ns || !is_for_us(skb, packet))
 		return;
 	listener = listener_lookup(skb, packet->key.remote, packet->key.local,
 				   packet->key.local_port);
@@ -225,6 +155,19 @@ static __always_inline void early_syn(struct __sk_buff *skb, const struct packet
 	bpf_sk_release(listener);
 	if (possible)
 		bpf_map_update_elem(&early_syns, &packet->key, &now, BPF_ANY);
+}
+
+/* Has the client agreed to MPTCP? That a listener would have is not enough. */
+static __always_inline bool speaks_mptcp(const struct tcp_request_sock *request)
+{
+	const struct mptcp_subflow_request_sock *subflow;
+
+	if (!bpf_core_type_exists(struct mptcp_subflow_request_sock) || !request->is_mptcp)
+		return false;
+	subflow = bpf_rdonly_cast(request,
+				  bpf_core_type_id_kernel(struct mptcp_subflow_request_sock));
+	return BPF_CORE_READ_BITFIELD(subflow, mp_capable) ||
+	       BPF_CORE_READ_BITFIELD(subflow, mp_join);
 }
 
 /* What a socket has to know that is made of this request. False: the kernel can't make it. */
@@ -256,7 +199,7 @@ static __always_inline bool request_read(const struct tcp_request_sock *request,
 
 	if (bpf_core_field_exists(request->accecn_ok) && request->accecn_ok)
 		return false;
-	if (bpf_core_field_exists(request->is_mptcp) && request->is_mptcp)
+	if (speaks_mptcp(request))
 		return false;
 	return guard->mss >= (v4 ? MSS_MIN_V4 : MSS_MIN_V6) && options_permitted(ipv4, options);
 }
@@ -340,7 +283,8 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 	struct bpf_sock *sk;
 	int verdict = TCX_NEXT;
 
-	if (packet->tcp.rst || !early_leased(packet))
+	/* With a tag it comes by here again, on the device that it is for. */
+	if (packet->tcp.rst || skb->vlan_present || !early_leased(packet))
 		return TCX_NEXT;
 	if (packet->tcp.syn) {
 		if (!packet->tcp.ack)
@@ -353,9 +297,9 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 	if (sk->state == STATE_LISTEN) {
 		early_lost_sight(packet);
 	} else if (sk->state == STATE_NEW_SYN_RECV) {
-		request = bpf_skc_to_tcp_request_sock(sk);
-		if (request)
-			verdict = early_judge(skb, packet, request);
+		/* Not bpf_skc_to_tcp_request_sock(): it has none for an MPTCP listener. */
+		request = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_request_sock));
+		verdict = early_judge(skb, packet, request);
 	}
 	bpf_sk_release(sk);
 	return verdict;

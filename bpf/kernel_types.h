@@ -134,6 +134,13 @@ struct tcp_request_sock {
 	__u32 ts_off;
 };
 
+/* A request whose tcp_request_sock.is_mptcp is set: that of an MPTCP listener. */
+struct mptcp_subflow_request_sock {
+	struct tcp_request_sock sk;
+	__u16 mp_capable : 1;
+	__u16 mp_join : 1;
+};
+
 struct request_sock_queue {
 	atomic_t qlen;
 };

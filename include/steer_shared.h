@@ -305,7 +305,7 @@ struct queue_block {
 	X(PASSED_LEASE, "passed_lease_over", "passed by: no window, or its lease is over")        \
 	X(PASSED_OVERLOAD, "passed_overload", "passed by: a sniffer's queue was long")            \
 	X(PASSED_COOKIES, "passed_cookies", "passed by: not every listener takes SYN cookies")    \
-	X(EARLY, "early", "not steered: their ClientHello is read on its way to the web server")  \
+	X(EARLY, "not_steered", "left to the web server, which their ClientHello is read on the way to")  \
 	X(PASSED_RELAY, "passed_own", "passed by: the relay's own connection")                    \
 	X(PASSED_NO_SNIFFER, "passed_no_sniffer", "passed by: no sniffer socket")                 \
 	X(PASSED_ASSIGN, "passed_assign_error", "passed by: bpf_sk_assign refused the sniffer")
@@ -324,10 +324,10 @@ struct queue_block {
 	X(LATE_RST, "held_late_rst", "resets held back right behind the gap")                     \
 	X(EGRESS_ACK, "held_ack", "acknowledgements held back in the gap")                        \
 	X(STALE, "stale_segments", "own segments that came too late and were dropped")             \
-	X(EARLY_DEFERRED, "early_deferred", "handshakes that ended with the ClientHello, not before") \
-	X(EARLY_PASSED, "early_passed", "ClientHellos that the web server got as they came")      \
-	X(EARLY_TAKEN, "early_taken", "connections that a sniffer got, before the web server had them") \
-	X(EARLY_UNREAD, "early_unread", "handshakes that the guard had no part in after all")
+	X(EARLY_DEFERRED, "deferred_acks", "handshakes that wait for what the client says") \
+	X(EARLY_PASSED, "read_in_passing", "ClientHellos read on their way, which is the web server's")      \
+	X(EARLY_TAKEN, "taken_early", "connections given to a sniffer before the web server had them") \
+	X(EARLY_UNREAD, "unread", "handshakes that the guard lost sight of")
 /* clang-format on */
 
 #define COUNTER_ENUM(id, name, text) COUNTER_##id,

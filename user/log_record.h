@@ -29,6 +29,7 @@ extern const char *const log_level_names[LOG_LEVELS];
 	X(RELAYED, "relayed", "RELAYED", true)                     \
 	X(TIMED_OUT, "timed_out", "TIMED_OUT", true)               \
 	X(PASSED_BY, "passed_by", "PASSED_BY", true)               \
+	X(READ_IN_PASSING, "read_in_passing", "READ_IN_PASSING", true) \
 	X(CHALLENGES, "challenges", "CHALLENGES", true)
 /* clang-format on */
 

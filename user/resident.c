@@ -358,15 +358,19 @@ void resident_numbers(const struct resident *resident, struct engine_numbers *re
 		engine_numbers_add(resident->engine, ret_numbers);
 }
 
-/* New connections that were to be steered and were not, so far. The relay's own are not meant. */
-static uint64_t count_passed_by(const struct resident *resident)
+/* What went to the web server without us so far. The relay's own connections are not meant. */
+static struct window_others count_others(const struct resident *resident)
 {
 	struct engine_numbers numbers;
 	const uint64_t *n = numbers.steer;
 
 	resident_numbers(resident, &numbers);
-	return n[COUNTER_PASSED_LEASE] + n[COUNTER_PASSED_OVERLOAD] + n[COUNTER_PASSED_COOKIES] +
-	       n[COUNTER_PASSED_NO_SNIFFER] + n[COUNTER_PASSED_ASSIGN];
+	return (struct window_others){
+		.passed_by = n[COUNTER_PASSED_LEASE] + n[COUNTER_PASSED_OVERLOAD] +
+			     n[COUNTER_PASSED_COOKIES] + n[COUNTER_PASSED_NO_SNIFFER] +
+			     n[COUNTER_PASSED_ASSIGN],
+		.read_in_passing = numbers.guard[COUNTER_EARLY_PASSED],
+	};
 }
 
 /* What of a window just opened is on other hosts; and of those that took its options over. */
@@ -423,7 +427,7 @@ int resident_open_window(struct resident *resident, const struct window_options 
 			      options->plane != PLANE_RELAY && (!window->web_server_elsewhere ||
 								!window->responder_elsewhere));
 	if (!err && !*ret_renewed)
-		window->passed_by_before = count_passed_by(resident);
+		window->others_before = count_others(resident);
 	if (err)
 		drain_if_unused(resident);
 	else if (!*ret_renewed)
@@ -489,8 +493,7 @@ void resident_close_window(struct resident *resident, struct ctl_conn *conn,
 	const struct window_options options = window->options;
 	struct summary summary;
 
-	summary_make(window, count_passed_by(resident) - window->passed_by_before, now_ns(),
-		     &summary);
+	summary_make(window, count_others(resident), now_ns(), &summary);
 	routes_close_window(&resident->routes, window, now_ns());
 	end_leases(resident, &options);
 	summary.fields.value[LOG_FIELD_WINDOW] = options.name;

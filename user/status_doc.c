@@ -52,6 +52,7 @@ void status_sample(struct json_object *status, uint64_t at_ns, struct status_sam
 			     doc_count(counters, "passed_cookies") +
 			     doc_count(counters, "passed_no_sniffer") +
 			     doc_count(counters, "passed_assign_error"),
+		.read_in_passing = doc_count(counters, "read_in_passing"),
 		.lost = doc_count(counters, "lost"),
 	};
 }

@@ -91,7 +91,7 @@ static void put_windows(struct json_object *status, FILE *to)
 	fputc('\n', to);
 }
 
-#define RATES 7
+#define RATES 8
 struct rate {
 	const char *label, *word; /* for people, for programs */
 	uint64_t total;
@@ -115,6 +115,8 @@ static void make_rates(const struct status_sample *now, const struct status_samp
 		{ "challenges served", "challenges", now->challenges, old->challenges },
 		{ "timed out", "timed_out", now->timed_out, old->timed_out },
 		{ "passed by", "passed_by", now->passed_by, old->passed_by },
+		{ "read in passing", "read_in_passing", now->read_in_passing,
+		  old->read_in_passing },
 		{ "lost", "lost", now->lost, old->lost },
 	};
 

@@ -48,7 +48,7 @@ static void put_challenges(struct writer *to, const struct tally *tally)
 		put(to, "; no challenge was served");
 }
 
-void summary_make(const struct window *window, uint64_t passed_by, uint64_t now_ns,
+void summary_make(const struct window *window, struct window_others others, uint64_t now_ns,
 		  struct summary *ret_summary)
 {
 	const struct tally *tally = window->tally;
@@ -66,7 +66,9 @@ void summary_make(const struct window *window, uint64_t passed_by, uint64_t now_
 		{ LOG_FIELD_RELAYED, tally_number(tally, TALLY_RELAYED) },
 		{ LOG_FIELD_TIMED_OUT, tally_number(tally, TALLY_TIMED_OUT) },
 		{ LOG_FIELD_CHALLENGES, tally_number(tally, TALLY_CHALLENGES) },
-		{ LOG_FIELD_PASSED_BY, passed_by },
+		{ LOG_FIELD_PASSED_BY, others.passed_by - window->others_before.passed_by },
+		{ LOG_FIELD_READ_IN_PASSING,
+		  others.read_in_passing - window->others_before.read_in_passing },
 	};
 	_Static_assert(ARRAY_SIZE(numbers) + 1 == ARRAY_SIZE(ret_summary->numbers), "and seconds");
 
@@ -88,7 +90,8 @@ void summary_make(const struct window *window, uint64_t passed_by, uint64_t now_
 	    (unsigned long long)numbers[2].n);
 	if (under_way)
 		put(&to, ", %u under way", under_way);
-	put(&to, "; %llu timed out, %llu passed by", (unsigned long long)numbers[3].n,
-	    (unsigned long long)passed_by);
+	put(&to, "; %llu timed out, %llu passed by, %llu read in passing",
+	    (unsigned long long)numbers[3].n, (unsigned long long)numbers[5].n,
+	    (unsigned long long)numbers[6].n);
 	put_challenges(&to, tally);
 }

@@ -18,18 +18,17 @@
 
 struct summary {
 	char text[SUMMARY_MAX];
-	char numbers[7][24]; /* what the fields point at */
+	char numbers[8][24]; /* what the fields point at */
 	struct log_fields fields;
 };
 
 /*
- * Of @window, which still is in its set. @passed_by: connections that went straight to the web
- * server although they were to be steered, while it was open.
+ * Of @window, which still is in its set. @others: as window.others_before, now.
  *
- *	open for 12.3 s; 1234 connections: 1230 handed off, 2 relayed, 2 under way; 1 timed out,
- *	0 passed by; challenges: www.example.org 6, blog.example.org 5
+ *	open for 12.3 s; 34 connections: 30 handed off, 2 relayed, 2 under way; 1 timed out, 0 passed
+ *	by, 1200 read in passing; challenges: www.example.org 6, blog.example.org 5
  */
-void summary_make(const struct window *window, uint64_t passed_by, uint64_t now_ns,
+void summary_make(const struct window *window, struct window_others others, uint64_t now_ns,
 		  struct summary *ret_summary);
 
 #endif

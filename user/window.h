@@ -66,6 +66,12 @@ struct window_options {
 
 struct tally;
 
+/* Connections of all windows that the web server got, and a sniffer did not. */
+struct window_others {
+	uint64_t passed_by;	  /* although they were to be steered */
+	uint64_t read_in_passing; /* their ClientHellos were read by the guard: bpf/early.h */
+};
+
 struct window {
 	struct window_options options;
 	uint64_t opened_ns;
@@ -73,7 +79,7 @@ struct window {
 	/* These are the opener's to set. */
 	bool responder_elsewhere; /* not an address of this host */
 	bool web_server_elsewhere;
-	uint64_t passed_by_before; /* connections of all windows, when it was opened */
+	struct window_others others_before; /* when it was opened */
 	struct tally *tally;	   /* its connections: those that are still ours, and numbers */
 	uint64_t acme_connections; /* given to this window's responder; __atomic, by workers */
 };

@@ -56,9 +56,9 @@ def window(lab, nginx, steer, responder):
 def wait_early(lab, steer):
     """Until a visitor is not steered any more: the first ones may be, until the device is guarded."""
     def passed():
-        before = steer.ask()["counters"]["early_passed"]
+        before = steer.ask()["counters"]["read_in_passing"]
         get(lab)
-        return steer.ask()["counters"]["early_passed"] > before
+        return steer.ask()["counters"]["read_in_passing"] > before
     wait_until(passed, what="a ClientHello is read in the kernel")
 
 
@@ -85,8 +85,8 @@ def test_visitors_are_not_steered(lab, nginx, window):
     assert_all_ok(result, less(500))
     assert_real_clients(load, nginx, since, "handoff")
     counters = grown(window, before)
-    assert counters["early_passed"] == counters["early"] == result["ok"], counters
-    assert not counters.keys() & {"steered", "accepted", "early_taken", "early_unread"}, counters
+    assert counters["read_in_passing"] == counters["not_steered"] == result["ok"], counters
+    assert not counters.keys() & {"steered", "accepted", "taken_early", "unread"}, counters
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
@@ -98,7 +98,7 @@ def test_challenge(lab, window, family):
     counters = grown(window, before)
     # An IPv6 client can't be handed to a listener on 127.0.0.1.
     how = "handed_off_responder" if family == "v4" else "relayed_responder"
-    assert counters["early_taken"] == counters["accepted"] == counters[how] == 20, counters
+    assert counters["taken_early"] == counters["accepted"] == counters[how] == 20, counters
     assert "lost" not in counters and window.windows()["default"]["acme_connections"] == 20
 
 
@@ -114,7 +114,7 @@ def test_not_whole_at_once(lab, nginx, window, responder, how, name):
     before = window.ask()["counters"]
     answer = hello_from(lab, pieces, pause=0.002 if how == "halves" else 0.0)
     counters = grown(window, before)
-    assert counters["early_taken"] == counters["accepted"] == 1, counters
+    assert counters["taken_early"] == counters["accepted"] == 1, counters
     if name == NAME:
         assert answer[0] == 22 and counters["handed_off_responder"] == 1, (answer[:20], counters)
     else:
@@ -128,14 +128,14 @@ def test_visitor_in_pieces(lab, nginx, window):
     before = window.ask()["counters"]
     assert hello_from(lab, [hello[:7], hello[7:]], pause=0.01)[0] == 22
     counters = grown(window, before)
-    assert counters["early_taken"] == counters["handed_off_web"] == 1, counters
+    assert counters["taken_early"] == counters["handed_off_web"] == 1, counters
 
 
 def test_silent(lab, nginx, window):
     """The handshake ends without a ClientHello when its second SYN-ACK has been answered; nothing is lost."""
     before = window.ask()["counters"]
     with lab.ca.connect(lab.edge.v4, timeout=longer(10)) as sock:
-        wait_until(lambda: grown(window, before).get("early_deferred"), what="the ACK is dropped")
+        wait_until(lambda: grown(window, before).get("deferred_acks"), what="the ACK is dropped")
         port = sock.getsockname()[1]
 
         def established():
@@ -144,7 +144,7 @@ def test_silent(lab, nginx, window):
         assert not established(), "the web server has it already"
         wait_until(established, 5, "the web server has it")
         assert get_on(sock) == SMALL
-    assert not grown(window, before).keys() & {"steered", "accepted", "early_taken"}
+    assert not grown(window, before).keys() & {"steered", "accepted", "taken_early"}
 
 
 def test_client_goes_away(lab, nginx, window):
@@ -157,7 +157,7 @@ def test_client_goes_away(lab, nginx, window):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
     wait_until(lambda: not lab.edge.run("ss", "-Htn", "state", "syn-recv").strip(), what="the request has gone")
-    assert not grown(window, before).keys() & {"steered", "accepted", "early_taken", "early_unread"}
+    assert not grown(window, before).keys() & {"steered", "accepted", "taken_early", "unread"}
 
 
 @pytest.mark.parametrize("end", ["close", "kill"])
@@ -165,7 +165,7 @@ def test_window_ends_in_a_handshake(lab, nginx, window, end):
     """What was deferred then goes on by itself."""
     before = window.ask()["counters"]
     socks = [lab.ca.connect(lab.edge.v4, timeout=longer(10)) for _ in range(10)]
-    wait_until(lambda: grown(window, before).get("early_deferred") == 10, what="the ACKs are dropped")
+    wait_until(lambda: grown(window, before).get("deferred_acks") == 10, what="the ACKs are dropped")
     if end == "close":
         window.close()
     else:
@@ -197,7 +197,7 @@ def test_cookies(lab, nginx, steer, responder):
             assert get(lab) == SMALL
             assert tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
         counters = steer.ask()["counters"]
-        assert counters["steered"] == counters["accepted"] == 10 and counters["early"] == 0, counters
+        assert counters["accepted"] == counters["handed_off_web"] + counters["handed_off_responder"] == 10 and counters["not_steered"] == 0, counters
     finally:
         lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
 
@@ -208,13 +208,13 @@ def test_own_listener_with_mptcp(lab, nginx, steer, responder):
     try:
         with Echo(lab.edge, protocol=socket.IPPROTO_MPTCP):
             steer.open("--domain", NAME)
-            wait_until(lambda: asked(lab) and steer.ask()["counters"]["early_passed"], what="one was not steered")
+            wait_until(lambda: asked(lab) and steer.ask()["counters"]["read_in_passing"], what="one was not steered")
             before = steer.ask()["counters"]
             for _ in range(10):
                 asked(lab)
                 assert tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
             counters = grown(steer, before)
-            assert counters["early_passed"] == counters["early_taken"] == 10, counters
+            assert counters["read_in_passing"] == counters["taken_early"] == 10, counters
             assert counters["handed_off_responder"] == 10 and "relayed_web" not in counters, counters
             steer.close()
     finally:
@@ -233,5 +233,5 @@ def test_other_planes_steer_all(lab, nginx, responder):
         for _ in range(5):
             assert get(lab) == SMALL
         counters = steer.ask()["counters"]
-        assert counters["accepted"] == 5 and counters["early"] == counters["early_deferred"] == 0, counters
+        assert counters["accepted"] == 5 and counters["not_steered"] == counters["deferred_acks"] == 0, counters
         steer.reset()

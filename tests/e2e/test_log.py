@@ -24,7 +24,7 @@ NAME = "www.example.test"
 RESPONDER = "127.0.0.1:31443"
 STATIC = BUILD / "acme-steer-static"
 SUMMARY = re.compile(r"open for (\d+\.\d) s; (\d+) connections: (\d+) handed off, (\d+) relayed; "
-                     r"(\d+) timed out, (\d+) passed by; challenges: (.*)$")
+                     r"(\d+) timed out, (\d+) passed by, (\d+) read in passing; challenges: (.*)$")
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +180,8 @@ def test_plain(lab, nginx, responder, plane):
     # The same summary in the log and from close; the numbers are what was done.
     [summary] = [line for line in lines if '"default" closed: ' in line]
     assert closed == summary.removeprefix("acme-steer: ") + "\n"
-    seconds, connections, handed_off, relayed, timed_out, passed_by, challenges = SUMMARY.search(summary).groups()
-    assert float(seconds) < 60 and (connections, timed_out, passed_by) == ("5", "0", "0"), summary
+    seconds, connections, handed_off, relayed, timed_out, *others, challenges = SUMMARY.search(summary).groups()
+    assert float(seconds) < 60 and (connections, timed_out, *others) == ("5", "0", "0", "0"), summary
     assert (handed_off, relayed) == (("5", "0") if plane == "handoff" else ("0", "5")), summary
     assert challenges == f"{NAME} 2, blog.example.test 1", summary
 

@@ -11,7 +11,8 @@
  * never beyond HELLO_MAX_STREAM, nor beyond the end of the message;
  *  - outputs are written with their own answers only;
  *  - the same message in other records is the same answer, and so is one with bytes after it;
- *  - the second reader (slow_hello.h) says the same.
+ *  - the second reader (slow_hello.h) says the same;
+ *  - the kernel's (bpf/early_hello.h) lets nothing pass that is, or may become, acme-tls/1.
  */
 #include <sanitizer/asan_interface.h>
 #include <stdint.h>
@@ -33,6 +34,7 @@
 #include "../../user/hello.c"
 #undef hello_parse
 #endif
+#include "../unit/early_check.h"
 #include "../unit/slow_hello.h"
 #pragma clang attribute pop
 
@@ -108,6 +110,7 @@ static struct result parse_by(reader reader, const struct stream *s, size_t len)
 	r.answer = reader(s->data, len, &r.need, &r.hello);
 	ASAN_UNPOISON_MEMORY_REGION(s->data, s->len);
 
+	check(early_agrees(s->data, len, r.answer, &r.hello));
 	if (r.answer == HELLO_MORE)
 		check(r.need > len && r.need <= HELLO_MAX_STREAM);
 	else

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "hello.h"
+#include "early_check.h"
 #include "slow_hello.h"
 #include "util.h"
 
@@ -121,6 +122,7 @@ static inline enum hello_answer parse(const uint8_t *data, size_t len, size_t *r
 	} else {
 		assert_int_equal(need, NEVER_WRITTEN);
 	}
+	assert_true(early_agrees(data, len, answer, &hello));
 	if (answer != HELLO_DONE)
 		assert_memory_equal(&hello, &untouched, sizeof(hello));
 	*ret_need = need;

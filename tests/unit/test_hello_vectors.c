@@ -221,6 +221,23 @@ static void need_is_exact_in_one_record(void **state)
 	for_each_vector(check_vector_need);
 }
 
+/* A visitor's, in one record, needs no second look: no sniffer's. */
+static void check_vector_early(const struct vector *v)
+{
+	const struct stream *s = &v->stream;
+
+	if (v->expect == HELLO_DONE && v->hello.acme_tls)
+		assert_int_equal(early_kind(s->data, s->len), HELLO_UNSURE);
+	else if (v->expect == HELLO_DONE && s->len <= HELLO_ROOM &&
+		 s->len == 5u + (s->data[3] << 8 | s->data[4]))
+		assert_int_equal(early_kind(s->data, s->len), HELLO_VISITOR);
+}
+
+static void visitors_are_known_early(void **state)
+{
+	for_each_vector(check_vector_early);
+}
+
 /* Differential: vectors with bytes changed, in records of any sizes, against the second reader. */
 static void check_vector_mutations(const struct vector *v)
 {
@@ -268,6 +285,7 @@ int main(void)
 		hello_test(vectors_with_bytes_after),
 		hello_test(vectors_changed_at_random),
 		hello_test(need_is_exact_in_one_record),
+		hello_test(visitors_are_known_early),
 	};
 
 	return cmocka_run_group_tests_name("hello_vectors", tests, NULL, NULL);

@@ -31,16 +31,17 @@ static int teardown(void **state)
 	return 0;
 }
 
-static const char *text_of(uint64_t passed_by)
+static const char *text_of(struct window_others others)
 {
-	summary_make(&window, passed_by, window.opened_ns + 12345 * NSEC_PER_MSEC, &summary);
+	summary_make(&window, others, window.opened_ns + 12345 * NSEC_PER_MSEC, &summary);
 	return summary.text;
 }
 
 static void test_nothing(void **state)
 {
-	assert_string_equal(text_of(0), "open for 12.3 s; 0 connections: 0 handed off, 0 relayed; "
-					"0 timed out, 0 passed by; no challenge was served");
+	assert_string_equal(text_of((struct window_others){}),
+			    "open for 12.3 s; 0 connections: 0 handed off, 0 relayed; 0 timed out, "
+			    "0 passed by, 0 read in passing; no challenge was served");
 }
 
 static void test_numbers(void **state)
@@ -56,6 +57,7 @@ static void test_numbers(void **state)
 		else
 			tally_hold(tally);
 	}
+	window.others_before = (struct window_others){ .passed_by = 7, .read_in_passing = 66 };
 	/* One more is relayed still; it is no longer under way. */
 	tally_hold(tally);
 	tally_relay(tally, true);
@@ -67,9 +69,9 @@ static void test_numbers(void **state)
 	tally_challenge(tally, "a.example.org");
 	tally_challenge(tally, "b.example.org");
 	assert_string_equal(
-		text_of(3),
+		text_of((struct window_others){ .passed_by = 10, .read_in_passing = 1300 }),
 		"open for 12.3 s; 10 connections: 6 handed off, 2 relayed, 2 under way; "
-		"1 timed out, 3 passed by; challenges: b.example.org 2, a.example.org 1");
+		"1 timed out, 3 passed by, 1234 read in passing; challenges: b.example.org 2, a.example.org 1");
 	assert_string_equal(summary.fields.value[LOG_FIELD_EVENT], "closed");
 	assert_string_equal(summary.fields.value[LOG_FIELD_WINDOW], "blog");
 	assert_string_equal(summary.fields.value[LOG_FIELD_SECONDS], "12.3");
@@ -78,6 +80,7 @@ static void test_numbers(void **state)
 	assert_string_equal(summary.fields.value[LOG_FIELD_RELAYED], "2");
 	assert_string_equal(summary.fields.value[LOG_FIELD_TIMED_OUT], "1");
 	assert_string_equal(summary.fields.value[LOG_FIELD_PASSED_BY], "3");
+	assert_string_equal(summary.fields.value[LOG_FIELD_READ_IN_PASSING], "1234");
 	assert_string_equal(summary.fields.value[LOG_FIELD_CHALLENGES], "3");
 }
 
@@ -86,7 +89,7 @@ static void test_hostile_name(void **state)
 {
 	tally_challenge(window.tally, "a\nclosed x, y\x1b\xff");
 	tally_challenge(window.tally, "");
-	text_of(0);
+	text_of((struct window_others){});
 	assert_non_null(strstr(summary.text, "challenges: - 1, a?closed?x??y?? 1"));
 }
 
@@ -109,7 +112,7 @@ static void test_many_names(void **state)
 	assert_int_equal(tally_names(window.tally, count_names, &n), 100);
 	assert_int_equal(n, TALLY_MAX_NAMES);
 	assert_int_equal(tally_number(window.tally, TALLY_CHALLENGES), TALLY_MAX_NAMES + 100);
-	text_of(0);
+	text_of((struct window_others){});
 	assert_non_null(strstr(summary.text, "00007 1, other names 156"));
 	assert_null(strstr(summary.text, "00008"));
 	assert_true(strlen(summary.text) < SUMMARY_MAX - 1);
