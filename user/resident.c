@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "conn_log.h"
 #include "listeners.h"
 #include "log.h"
 #include "policy.h"
@@ -127,7 +128,7 @@ static void look_at_syn_cookies(struct resident *resident, const struct window_o
 /* May the guard read the ClientHellos of such a window's visitors, instead of a sniffer? */
 static bool is_early(const struct window_options *options)
 {
-	return options->plane == PLANE_AUTO && !options->has_web_server;
+	return options->plane == PLANE_AUTO && !options->has_web_server && !conn_log_wants(false);
 }
 
 /* Gives every port the lease that its windows are good for now: none for a port without. */

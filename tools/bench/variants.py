@@ -219,6 +219,27 @@ class Steered(Variant):
         return self.steer.residents()
 
 
+class Auto(Steered):
+    """As it comes: visitors' ClientHellos are read in passing, and hardly any connection is steered."""
+
+    name, label = "auto", "acme-steer"
+    plane, counter, other = "auto", "read_in_passing", "relayed_web"
+
+    @contextlib.contextmanager
+    def turn(self):
+        with super().turn():
+            # The devices may be guarded a moment after the window is open.
+            before = self.counters()[self.counter]
+            wait_until(lambda: self.visit() and self.counters()[self.counter] > before, what="the device is guarded")
+            self._before = self.counters()
+            yield
+
+    def visit(self):
+        with self.lab.ca.connect(self.lab.edge.v4) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return sock.recv(100)
+
+
 class HandOff(Steered):
     name, label = "handoff", "acme-steer, hand-off"
     plane, counter, other = "handoff", "handed_off_web", "relayed_web"
@@ -403,12 +424,12 @@ def all_variants(lab):
     """Starts what is needed; (the resident process's Steer, the variants), direct first."""
     steer = Steer(lab.edge, "auto")
     steer.serve()
-    variants = [Direct(lab), HandOff(lab, steer), Relay(lab, steer), NginxStream(lab), HAProxy(lab),
+    variants = [Direct(lab), Auto(lab, steer), HandOff(lab, steer), Relay(lab, steer), NginxStream(lab), HAProxy(lab),
                 Ualpn(lab), Redirect(lab)]
     for number, text in enumerate(filter(None, os.environ.get(OTHER, "").split(";"))):
         variants.append(other_variant(lab, number, text.strip()))
     return steer, variants
 
 
-__all__ = ["BINARY", "BULK_BYTES", "BenchError", "Direct", "HandOff", "Relay", "Variant", "WebServer",
+__all__ = ["Auto", "BINARY", "BULK_BYTES", "BenchError", "Direct", "HandOff", "Relay", "Variant", "WebServer",
            "all_variants", "kill_pid", "sh", "wait_until"]
