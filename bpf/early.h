@@ -100,8 +100,9 @@ static __always_inline bool early_possible(struct __sk_buff *skb, struct tcp_soc
 	if (net->ipv4.sysctl_tcp_syncookies != 1 || !has_few_requests(listener))
 		return false;
 	/* The request is the VRF's, and is not found from here. */
-	if (BPF_CORE_READ_BITFIELD_PROBED(device, priv_flags) &
-	    bpf_core_enum_value(enum netdev_priv_flags, IFF_L3MDEV_SLAVE))
+	if (bpf_core_enum_value_exists(enum netdev_priv_flags, IFF_L3MDEV_SLAVE) &&
+	    (BPF_CORE_READ_BITFIELD_PROBED(device, priv_flags) &
+	     bpf_core_enum_value(enum netdev_priv_flags, IFF_L3MDEV_SLAVE)))
 		return false;
 	/* What a sniffer would adopt is not protected by IPsec. */
 	return !bpf_core_field_exists(net->xfrm.policy_count) ||
@@ -276,7 +277,10 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 	return early_take(skb, packet, request) ? TCX_DROP : TCX_NEXT;
 }
 
-/* A packet to a port of a window, of a connection without a guard entry. */
+/*
+ * A packet to a port of a window, of a connection without a guard entry. Only what was asked of its
+ * SYN makes sure that the connection may be taken: another's handshake is let be.
+ */
 static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 {
 	struct tcp_request_sock *request;
@@ -296,7 +300,8 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 		return TCX_NEXT;
 	if (sk->state == STATE_LISTEN) {
 		early_lost_sight(packet);
-	} else if (sk->state == STATE_NEW_SYN_RECV) {
+	} else if (sk->state == STATE_NEW_SYN_RECV &&
+		   bpf_map_lookup_elem(&early_syns, &packet->key)) {
 		/* Not bpf_skc_to_tcp_request_sock(): it has none for an MPTCP listener. */
 		request = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_request_sock));
 		verdict = early_judge(skb, packet, request);
