@@ -81,12 +81,16 @@ static __always_inline bool early_leased(const struct packet *packet)
 	return until_ns && *until_ns && bpf_ktime_get_ns() < *until_ns;
 }
 
-/* Is the room for handshakes so full that the kernel may answer by SYN cookies? */
-static __always_inline bool has_few_requests(const struct tcp_sock *listener)
+/*
+ * Is there room for one more? With a full accept queue the kernel resets some in the end, and with as
+ * many handshakes under way it sends SYN cookies. A sniffer waits until the web server has room.
+ */
+static __always_inline bool has_room(const struct tcp_sock *listener)
 {
-	__u32 max = listener->inet_conn.icsk_inet.sk.sk_max_ack_backlog;
+	const struct sock *sk = &listener->inet_conn.icsk_inet.sk;
+	__u32 handshakes = listener->inet_conn.icsk_accept_queue.qlen.counter;
 
-	return (__u32)listener->inet_conn.icsk_accept_queue.qlen.counter <= max / 2;
+	return handshakes + sk->sk_ack_backlog <= sk->sk_max_ack_backlog / 2;
 }
 
 /* Could connections of @listener be taken from it before it has them, and adopted by a sniffer? */
@@ -97,7 +101,7 @@ static __always_inline bool early_possible(struct __sk_buff *skb, struct tcp_soc
 	const struct net *net = listener->inet_conn.icsk_inet.sk.__sk_common.skc_net.net;
 
 	/* A cookie leaves no request behind, and without them nothing can be adopted. */
-	if (net->ipv4.sysctl_tcp_syncookies != 1 || !has_few_requests(listener))
+	if (net->ipv4.sysctl_tcp_syncookies != 1 || !has_room(listener))
 		return false;
 	/* The request is the VRF's, and is not found from here. */
 	if (bpf_core_enum_value_exists(enum netdev_priv_flags, IFF_L3MDEV_SLAVE) &&

@@ -12,7 +12,7 @@ import documented
 from documented import ROOT
 from lab import BUILD, HERE, sh, wait_until
 from load import assert_all_ok, assert_real_clients, more_connections, start_tlsload
-from steer import plane_options
+from steer import came, plane_options
 
 # Two cores, and a TLS handshake at both ends.
 RATE = 100
@@ -290,9 +290,11 @@ class Watch:
 
     def __init__(self, steer):
         self.steer = steer
-        self.seen = {"accepted": 0, "lost": 0}
+        self.seen = {"came": 0, "lost": 0}
 
     def __call__(self):
         status = self.steer.status()
-        for counter in self.seen:
-            self.seen[counter] = max(self.seen[counter], (status or {}).get("counters", {}).get(counter, 0))
+        counters = (status or {}).get("counters")
+        if counters:
+            self.seen = {"came": max(self.seen["came"], came(counters)),
+                         "lost": max(self.seen["lost"], counters["lost"])}

@@ -55,6 +55,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_steer: makes no sense with --plane=none")
     config.addinivalue_line("markers", "of_handoff: what it tries is there in a hand-off only, not with --plane=relay")
+    config.addinivalue_line("markers", "steered: what it tries is there where each connection is steered, not with "
+                                       "--plane=auto")
     lab_module.load = config.getoption("load")
     lab_module.patience = config.getoption("patience")
 
@@ -74,8 +76,9 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("plane") == "relay":
-        others = [item for item in items if item.get_closest_marker("of_handoff")]
+    marker = {"relay": "of_handoff", "auto": "steered"}.get(config.getoption("plane"))
+    if marker:
+        others = [item for item in items if item.get_closest_marker(marker)]
         items[:] = [item for item in items if item not in others]
         config.hook.pytest_deselected(items=others)
     if config.getoption("plane") != "none":

@@ -25,6 +25,11 @@ def plane_options(plane):
     return options
 
 
+def came(counters):
+    """Connections that came while a window was open: to a sniffer, or with a ClientHello that was read in passing."""
+    return counters["accepted"] + counters["not_steered"] - counters["taken_early"]
+
+
 class Steer:
     """acme-steer in one namespace. With plane "none" nothing is run: the table, direct."""
 
@@ -87,6 +92,11 @@ class Steer:
     def counter(self, name):
         status = self.status()
         return status.get("counters", {}).get(name, 0) if status else 0
+
+    def came(self):
+        """came(), of those that the process has counted."""
+        status = self.status()
+        return came(status["counters"]) if status and "counters" in status else 0
 
     def relay_reasons(self):
         """How many connections were relayed, by reason."""

@@ -65,7 +65,7 @@ def test_issue_and_renew(lab, nginx, pebble, installation, steer, client):
         client.renew(NAMES, watch=watch)
         assert_certificate(client, NAMES)
         assert serial(client, NAMES) != first
-    assert watch.seen["accepted"] > 0 and watch.seen["lost"] == 0, watch.seen
+    assert watch.seen["came"] > 0 and watch.seen["lost"] == 0, watch.seen
     assert steer.windows() == {}
     wait_until(lambda: not steer.residents(), 15, "the resident process ends")
 

@@ -41,8 +41,8 @@ def test_cycles(lab, nginx, steer, kernel, conntrack, request):
     steer.open()
     during = start_longlived(lab, "--trios", 2)
     wait_established(during, 6)
-    wait_until(lambda: steer.plane == "none" or steer.counter("accepted") >= 6,
-               what="they were steered")
+    wait_until(lambda: steer.plane == "none" or steer.came() >= 6,
+               what="they came in the window")
     steer.close()
     # Now one that stays, as a relay's has since the first long-lived connection.
     serve = None
@@ -68,7 +68,7 @@ def test_cycles(lab, nginx, steer, kernel, conntrack, request):
         assert int(tracked) > 0, "conntrack was to be in use"
     if steer.plane != "none":
         assert_nothing_left(lab, kernel, steer)
-    print(f"{count} windows, {result['ok']} connections of the load: {result['failed']} failed, {steered} steered; "
+    print(f"{count} windows, {result['ok']} connections of the load: {result['failed']} failed, {steered} in them; "
           f"{sum(tool['ok'] for tool in results)} long-lived: {sum(tool['failed'] for tool in results)} failed; "
           "nothing left in the kernel")
     if steer.plane != "none":

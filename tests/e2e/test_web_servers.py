@@ -36,5 +36,5 @@ def test_issue(lab, server, pebble, installation, steer):
         lego.issue(NAMES, watch=watch)
     issuer, names = pebble.describe(lego.certificate(NAMES))
     assert "Pebble Intermediate CA" in issuer and names == set(NAMES)
-    assert watch.seen["accepted"] > 100 and watch.seen["lost"] == 0, watch.seen
+    assert watch.seen["came"] > 100 and watch.seen["lost"] == 0, watch.seen
     assert steer.windows() == {}
