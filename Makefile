@@ -6,6 +6,7 @@
 # make check-sanitized  the end-to-end table again, by a build with sanitizers: addresses, leaks, undefined behaviour
 # make check-matrix   every ACME client, every web server, every way from another program
 # make check-bench    the bench's own honesty: does it fail when it must?
+# make check-auto     part of the end-to-end table again, where visitors are not steered
 # make check-relay    the end-to-end table again, everything relayed
 # make check-kernels  the part that depends on the kernel on Debian's, in an emulator; SHORT=1: the main job
 # make check-package  the Debian package: built, installed, run, purged
@@ -48,7 +49,7 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all tools demo check check-unit check-bpf check-e2e check-tool check-matrix check-chaos check-relay sanitized \
+.PHONY: all tools demo check check-unit check-bpf check-e2e check-tool check-matrix check-chaos check-auto check-relay sanitized \
 	check-sanitized check-kernels check-package check-bench chaos bench bench-handoff bench-scale microbench fuzz \
 	fuzz-coverage install uninstall static deb clean
 
@@ -151,6 +152,13 @@ SECONDS ?= 600
 
 chaos: all tools
 	tests/chaos/chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# With the plane that users have who choose none: where it matters that visitors are not steered.
+AUTO := $(patsubst %,tests/e2e/test_%.py,cycles firewall gap issue_certificate nat odd_clients overload \
+	responder_start syn_cookies way_out web_servers)
+
+check-auto: all tools
+	$(PYTHON) -m pytest -q $(AUTO) --plane=auto $(PYTEST)
 
 check-relay: all tools
 	$(PYTHON) -m pytest -q tests/e2e $(MATRIX:%=--ignore=%) $(TOOL:%=--ignore=%) --plane=relay $(PYTEST)

@@ -140,13 +140,15 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 /* A SYN: from here on the handshake is the web server's, if it can be. */
 static __always_inline void early_syn(struct __sk_buff *skb, const struct packet *packet)
 {
+	__u32 ifindex = skb->ifindex;
 	struct bpf_sock *listener;
 	struct tcp_sock *tp;
 	bool possible;
+	__u8 *device;
 	__u64 now;
 
 	/* With data it may be a connection at once: RFC 7413. */
-	if (skb->ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len)
+	if (ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len)
 		return;
 	now = bpf_ktime_get_coarse_ns();
 	if (now < early_shut_until_ns || !is_for_us(skb, packet))
@@ -158,8 +160,12 @@ static __always_inline void early_syn(struct __sk_buff *skb, const struct packet
 	tp = listener->state == STATE_LISTEN ? bpf_skc_to_tcp_sock(listener) : NULL;
 	possible = tp && early_possible(skb, tp);
 	bpf_sk_release(listener);
-	if (possible)
-		bpf_map_update_elem(&early_syns, &packet->key, &now, BPF_ANY);
+	if (!possible)
+		return;
+	bpf_map_update_elem(&early_syns, &packet->key, &now, BPF_ANY);
+	device = bpf_map_lookup_elem(&guarded_devices, &ifindex);
+	if (device)
+		*device = DEVICE_USED;
 }
 
 /* Has the client agreed to MPTCP? That a listener would have is not enough. */

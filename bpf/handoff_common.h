@@ -81,7 +81,7 @@ struct {
 	__type(value, struct released);
 } released SEC(".maps");
 
-/* Devices (ifindex) that both guard programs are attached to. */
+/* Devices (ifindex) that both guard programs are attached to: DEVICE_GUARDED, DEVICE_USED. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);

@@ -161,6 +161,10 @@ struct released {
 	__u32 pad;
 };
 
+/* Of a guarded device. */
+#define DEVICE_GUARDED 1
+#define DEVICE_USED    2 /* and a client came by it whose ClientHello the guard was to read */
+
 /* Handshakes that the guard follows, see bpf/early.h: the oldest make room for new ones. */
 #define EARLY_SYNS_MAX 16384
 /* A SYN is on its way from the device to the look-up of a listener for less than that. */

@@ -166,8 +166,11 @@ void guards_reset(struct guards *guards)
 	guards->n_expected = 0;
 	for (size_t i = 0; i < guards->n_devices; i++) {
 		struct guards_device *device = &guards->devices[i];
+		uint8_t value = 0;
 
-		if (device->used && guards->n_expected < EXPECT_MAX)
+		bpf_map__lookup_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
+				     sizeof(device->ifindex), &value, sizeof(value), 0);
+		if ((device->used || value == DEVICE_USED) && guards->n_expected < EXPECT_MAX)
 			guards->expected[guards->n_expected++] = device->ifindex;
 		bpf_map__delete_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
 				     sizeof(device->ifindex), 0);
@@ -269,7 +272,7 @@ static int device_attach(struct guards *guards, struct guards_device *device)
 	_cleanup_close_ int egress = -1;
 	/* Before others, whose verdict may be the last word: TCX_PASS, as Cilium's programs say. */
 	LIBBPF_OPTS(bpf_link_create_opts, first, .flags = LINK_BEFORE);
-	uint8_t one = 1;
+	uint8_t value = DEVICE_GUARDED;
 	int err = device_read(guards->ioctl_fd, device);
 
 	if (err)
@@ -283,7 +286,7 @@ static int device_attach(struct guards *guards, struct guards_device *device)
 	if (egress < 0)
 		return egress;
 	err = bpf_map__update_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
-				   sizeof(device->ifindex), &one, sizeof(one), BPF_ANY);
+				   sizeof(device->ifindex), &value, sizeof(value), BPF_ANY);
 	if (err)
 		return err;
 	device->links[0] = TAKE_FD(ingress);

@@ -19,14 +19,10 @@ from steer import Steer
 sys.path.insert(0, str(HERE / "tools"))
 import oddclient  # noqa: E402  pylint: disable=wrong-import-position
 
+pytestmark = pytest.mark.of_handoff
+
 NAME = "www.example.test"
 NAMELESS = "elsewhere.example.test"
-
-
-@pytest.fixture(autouse=True)
-def can_hand_off(request):
-    if request.config.getoption("best_plane") != "handoff":
-        pytest.skip("takes Linux 6.9")
 
 
 @pytest.fixture
