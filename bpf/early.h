@@ -11,8 +11,8 @@
  *                ClientHello may yet come of is held, with a guard entry, and the process has a
  *                sniffer adopt the connection.
  *
- * A client that is silent until its SYN-ACK is repeated, a second later, and what is no TLS: the
- * web server gets it. There is no state but the kernel's request, so when the lease ends, or the
+ * A client that is silent until its SYN-ACK is repeated, a second later, or for which there is no
+ * room by then, and what is no TLS: the web server gets it. There is no state but the kernel's request, so when the lease ends, or the
  * process, nothing is left to be undone: the client's next packet ends the handshake.
  */
 #ifndef EARLY_H
@@ -181,9 +181,15 @@ static __always_inline bool speaks_mptcp(const struct tcp_request_sock *request)
 	       BPF_CORE_READ_BITFIELD(subflow, mp_join);
 }
 
-/* What a socket has to know that is made of this request. False: the kernel can't make it. */
-static __always_inline bool request_read(const struct tcp_request_sock *request, bool v4,
-					 struct guard *guard)
+enum take {
+	TAKEN,
+	TAKE_LATER, /* there is no room: TCP repeats the packet */
+	TAKE_NEVER, /* no socket can be made of such a request */
+};
+
+/* What a socket has to know that is made of this request. */
+static __always_inline enum take request_read(const struct tcp_request_sock *request, bool v4,
+					      struct guard *guard)
 {
 	const struct inet_request_sock *inet = &request->req;
 	const struct netns_ipv4 *ipv4 = &inet->req.__req_common.skc_net.net->ipv4;
@@ -209,27 +215,30 @@ static __always_inline bool request_read(const struct tcp_request_sock *request,
 	guard->snd_nxt = request->snt_isn + 1;
 
 	if (bpf_core_field_exists(request->accecn_ok) && request->accecn_ok)
-		return false;
-	if (speaks_mptcp(request))
-		return false;
-	return guard->mss >= (v4 ? MSS_MIN_V4 : MSS_MIN_V6) && options_permitted(ipv4, options);
+		return TAKE_NEVER;
+	if (speaks_mptcp(request) || guard->mss < (v4 ? MSS_MIN_V4 : MSS_MIN_V6))
+		return TAKE_NEVER;
+	return ipv4->sysctl_tcp_syncookies && options_permitted(ipv4, options) ? TAKEN : TAKE_LATER;
 }
 
-/* Holds the packet, and tells the process. False: the web server gets it after all. */
-static __always_inline bool early_take(struct __sk_buff *skb, struct packet *packet,
-				       const struct tcp_request_sock *request)
+/* Holds the packet, and tells the process. */
+static __always_inline enum take early_take(struct __sk_buff *skb, struct packet *packet,
+					    const struct tcp_request_sock *request)
 {
+	enum take result = TAKE_LATER;
 	struct early_event *event;
 	struct guard *guard;
 
 	event = bpf_ringbuf_reserve(&early_events, sizeof(*event), 0);
 	if (!event)
-		return false;
+		return TAKE_LATER;
 	__builtin_memset(event, 0, sizeof(*event));
 	event->key = packet->key;
 	event->ifindex = skb->ifindex;
-	if (!request_read(request, is_v4(packet->key.local), &event->guard))
+	result = request_read(request, is_v4(packet->key.local), &event->guard);
+	if (result != TAKEN)
 		goto discard;
+	result = TAKE_LATER;
 	event->snd_wnd = (__u32)bpf_ntohs(packet->tcp.window) << event->guard.snd_wscale;
 	/* No socket's: those are counted up from 1. */
 	event->guard.cookie = 1ull << 63 | (__u64)bpf_get_prandom_u32() << 31 |
@@ -247,10 +256,10 @@ static __always_inline bool early_take(struct __sk_buff *skb, struct packet *pac
 	}
 	bpf_ringbuf_submit(event, 0);
 	count(COUNTER_EARLY_TAKEN);
-	return true;
+	return TAKEN;
 discard:
 	bpf_ringbuf_discard(event, 0);
-	return false;
+	return result;
 }
 
 /* The request is not there: a SYN cookie, or the packet had another name here than it gets. */
@@ -268,13 +277,13 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 {
 	__u32 seq = bpf_ntohl(packet->tcp.seq);
 	__u32 payload = packet->len - packet->header_len;
+	bool patient = !BPF_CORE_READ_BITFIELD(&request->req.req, num_timeout);
 
 	if (bpf_ntohl(packet->tcp.ack_seq) != request->snt_isn + 1 || !packet->tcp.ack ||
 	    packet->len < packet->header_len)
 		return TCX_NEXT;
 	if (!payload) {
-		if (packet->tcp.fin || seq != request->rcv_isn + 1 ||
-		    BPF_CORE_READ_BITFIELD(&request->req.req, num_timeout))
+		if (packet->tcp.fin || seq != request->rcv_isn + 1 || !patient)
 			return TCX_NEXT;
 		count(COUNTER_EARLY_DEFERRED);
 		return TCX_DROP;
@@ -284,7 +293,14 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 		count(COUNTER_EARLY_PASSED);
 		return TCX_NEXT;
 	}
-	return early_take(skb, packet, request) ? TCX_DROP : TCX_NEXT;
+	switch (early_take(skb, packet, request)) {
+	case TAKEN:
+		return TCX_DROP;
+	case TAKE_LATER:
+		return patient ? TCX_DROP : TCX_NEXT;
+	default:
+		return TCX_NEXT;
+	}
 }
 
 /*

@@ -47,6 +47,7 @@ struct guards {
 	unsigned expected[EXPECT_MAX];
 	int ioctl_fd;
 	uint64_t *early_leases; /* mapped: one for each port; NULL: handshakes can't be ended */
+	struct requests *requests;
 	struct ring_buffer *early_ring;
 	void (*early_each)(void *ctx, const struct early_event *event);
 	void *early_ctx;
@@ -92,7 +93,7 @@ static int early_event(void *ctx, void *data, size_t size)
 static void early_init(struct guards *guards)
 {
 	void *leases;
-	int err = requests_check();
+	int err = requests_new(&guards->requests);
 
 	if (err) {
 		log_debug("handshakes can't be ended: %s; all connections are steered",
@@ -191,6 +192,7 @@ void guards_free(struct guards *guards)
 	if (guards->early_leases)
 		munmap(guards->early_leases, LEASE_PORTS * sizeof(uint64_t));
 	ring_buffer__free(guards->early_ring);
+	requests_free(guards->requests);
 	handoff_bpf__destroy(guards->bpf);
 	pthread_mutex_destroy(&guards->attach_lock);
 	free(guards);
@@ -221,6 +223,11 @@ void guards_early_events(struct guards *guards,
 	guards->early_each = each;
 	guards->early_ctx = ctx;
 	ring_buffer__consume(guards->early_ring);
+}
+
+int guards_end_request(struct guards *guards, const struct flow_key *key, unsigned ifindex)
+{
+	return requests_end(guards->requests, key, ifindex);
 }
 
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd)

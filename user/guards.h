@@ -53,7 +53,7 @@ void guards_free(struct guards *guards);
 /*
  * Has the guard read the ClientHellos of @port (host order) on their way to the web server until
  * @until_ns (CLOCK_MONOTONIC), or no longer when it is 0: bpf/early.h. Where handshakes can't be
- * ended (requests_check()) it does nothing.
+ * ended (user/requests.c) it does nothing.
  */
 void guards_early_lease(struct guards *guards, uint16_t port, uint64_t until_ns);
 
@@ -63,6 +63,9 @@ int guards_early_fd(const struct guards *guards);
 /* Calls @each for all that it has taken since. One thread. */
 void guards_early_events(struct guards *guards,
 			 void (*each)(void *ctx, const struct early_event *event), void *ctx);
+
+/* requests_end(); the thread of guards_early_events(). */
+int guards_end_request(struct guards *guards, const struct flow_key *key, unsigned ifindex);
 
 /* Tells where to adopt back to: as steer_set_sniffer(). */
 int guards_set_sniffer(struct guards *guards, unsigned index, int fd);

@@ -11,6 +11,8 @@
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -18,7 +20,12 @@
 #include "requests.h"
 #include "util.h"
 
-/* One socket, by name; what is known of it. */
+struct requests {
+	struct mnl_socket *nl;
+	uint32_t seq;
+};
+
+/* What is known of one socket. */
 struct found {
 	uint8_t state;
 	__u32 cookie[2];
@@ -35,7 +42,7 @@ static int read_found(const struct nlmsghdr *nlh, void *data)
 }
 
 /* Asks (SOCK_DIAG_BY_FAMILY) or tells (SOCK_DESTROY) the kernel of one socket. 0 or -errno. */
-static int request(struct mnl_socket *nl, uint16_t type, uint8_t family,
+static int request(struct requests *requests, uint16_t type, uint8_t family,
 		   const struct inet_diag_sockid *id, struct found *ret_found)
 {
 	char buf[8192];
@@ -47,41 +54,41 @@ static int request(struct mnl_socket *nl, uint16_t type, uint8_t family,
 	nlh->nlmsg_flags = NLM_F_REQUEST;
 	if (type == SOCK_DESTROY)
 		nlh->nlmsg_flags |= NLM_F_ACK;
+	nlh->nlmsg_seq = ++requests->seq;
 	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
 	req->sdiag_family = family;
 	req->sdiag_protocol = IPPROTO_TCP;
 	req->idiag_states = ~0u;
 	req->id = *id;
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
+	if (mnl_socket_sendto(requests->nl, nlh, nlh->nlmsg_len) < 0)
 		return -errno;
-	n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-	if (n < 0)
-		return -errno;
-	return mnl_cb_run(buf, (size_t)n, 0, 0, read_found, ret_found) < 0 ? -errno : 0;
+	/* It has been answered by now; before that may be what was not read of an earlier one. */
+	do {
+		n = mnl_socket_recvfrom(requests->nl, buf, sizeof(buf));
+		if (n < 0)
+			return -errno;
+	} while (((struct nlmsghdr *)buf)->nlmsg_seq != requests->seq);
+	return mnl_cb_run(buf, (size_t)n, requests->seq, 0, read_found, ret_found) < 0 ? -errno : 0;
 }
 
 /* Ends the socket named @id, if its state is @state. 0 or -errno. */
-static int end(uint8_t family, struct inet_diag_sockid *id, uint8_t state)
+static int end(struct requests *requests, uint8_t family, struct inet_diag_sockid *id,
+	       uint8_t state)
 {
-	struct mnl_socket *nl = listeners_socket();
 	struct found found = {};
 	int err;
 
-	if (!nl)
-		return -errno;
 	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-	err = request(nl, SOCK_DIAG_BY_FAMILY, family, id, &found);
-	if (!err && found.state != state)
-		err = -ENOENT;
-	if (!err) {
-		memcpy(id->idiag_cookie, found.cookie, sizeof(found.cookie));
-		err = request(nl, SOCK_DESTROY, family, id, &found);
-	}
-	mnl_socket_close(nl);
-	return err;
+	err = request(requests, SOCK_DIAG_BY_FAMILY, family, id, &found);
+	if (err)
+		return err;
+	if (found.state != state)
+		return -ENOENT;
+	memcpy(id->idiag_cookie, found.cookie, sizeof(found.cookie));
+	return request(requests, SOCK_DESTROY, family, id, &found);
 }
 
-int requests_check(void)
+static int try_it(struct requests *requests)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sin);
@@ -93,10 +100,36 @@ int requests_check(void)
 		return -errno;
 	id.idiag_sport = sin.sin_port;
 	id.idiag_src[0] = sin.sin_addr.s_addr;
-	return end(AF_INET, &id, TCP_LISTEN);
+	return end(requests, AF_INET, &id, TCP_LISTEN);
 }
 
-int requests_end(const struct flow_key *key, unsigned ifindex)
+int requests_new(struct requests **ret_requests)
+{
+	struct requests *requests = calloc(1, sizeof(*requests));
+	int err;
+
+	if (!requests)
+		return -ENOMEM;
+	requests->nl = listeners_socket();
+	err = requests->nl ? try_it(requests) : -errno;
+	if (err) {
+		requests_free(requests);
+		return err;
+	}
+	*ret_requests = requests;
+	return 0;
+}
+
+void requests_free(struct requests *requests)
+{
+	if (!requests)
+		return;
+	if (requests->nl)
+		mnl_socket_close(requests->nl);
+	free(requests);
+}
+
+int requests_end(struct requests *requests, const struct flow_key *key, unsigned ifindex)
 {
 	bool v4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)key->local);
 	struct inet_diag_sockid id = { .idiag_sport = key->local_port,
@@ -105,5 +138,5 @@ int requests_end(const struct flow_key *key, unsigned ifindex)
 
 	memcpy(id.idiag_src, key->local + (v4 ? 12 : 0), v4 ? 4 : 16);
 	memcpy(id.idiag_dst, key->remote + (v4 ? 12 : 0), v4 ? 4 : 16);
-	return end(v4 ? AF_INET : AF_INET6, &id, TCP_SYN_RECV);
+	return end(requests, v4 ? AF_INET : AF_INET6, &id, TCP_SYN_RECV);
 }

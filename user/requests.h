@@ -5,14 +5,21 @@
 
 #include "steer_shared.h"
 
-/* Can this process, on this kernel, end a handshake without a word to its client? 0 or -errno. */
-int requests_check(void);
+/* Not shared between threads. */
+struct requests;
+
+/*
+ * 0 if this process, on this kernel, can end a handshake without a word to its client, which is
+ * tried on a listener of its own; or -errno.
+ */
+int requests_new(struct requests **ret_requests);
+void requests_free(struct requests *requests); /* NULL is fine */
 
 /*
  * Ends the handshake of that name, seen on device @ifindex: its listener forgets it, and the client
  * is told nothing. Linux inet_diag's SOCK_DESTROY, tcp_abort(). 0, -ENOENT if there is no such
- * handshake, or -errno; sockets that are not in a handshake are left alone.
+ * handshake, or -errno; sockets that are not in a handshake are left alone. Takes no descriptor.
  */
-int requests_end(const struct flow_key *key, unsigned ifindex);
+int requests_end(struct requests *requests, const struct flow_key *key, unsigned ifindex);
 
 #endif
