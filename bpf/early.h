@@ -12,8 +12,9 @@
  *                sniffer adopt the connection.
  *
  * A client that is silent until its SYN-ACK is repeated, a second later, or for which there is no
- * room by then, and what is no TLS: the web server gets it. There is no state but the kernel's request, so when the lease ends, or the
- * process, nothing is left to be undone: the client's next packet ends the handshake.
+ * room by then, and what is no TLS: the web server gets it. There is no state but the kernel's
+ * request, so when the lease ends, or the process, nothing is left to be undone: the client's next
+ * packet ends the handshake.
  */
 #ifndef EARLY_H
 #define EARLY_H
@@ -22,10 +23,10 @@
 #include "early_syns.h"
 #include "guard_packet.h"
 
-#define AF_INET6	      10
-#define PACKET_HOST	      0
-#define LOOPBACK_IFINDEX      1
-#define XFRM_POLICY_IN	      0
+#define AF_INET6	 10
+#define PACKET_HOST	 0
+#define LOOPBACK_IFINDEX 1
+#define XFRM_POLICY_IN	 0
 /* After a handshake that was lost sight of, so long all are steered. */
 #define EARLY_SHUT_NS 10000000000ull
 
@@ -82,8 +83,8 @@ static __always_inline bool early_leased(const struct packet *packet)
 }
 
 /*
- * Is there room for one more? With a full accept queue the kernel resets some in the end, and with as
- * many handshakes under way it sends SYN cookies. A sniffer waits until the web server has room.
+ * Is there room for one more? With a full accept queue the kernel resets some in the end, and with
+ * as many handshakes under way it sends SYN cookies. A sniffer waits until the web server has room.
  */
 static __always_inline bool has_room(const struct tcp_sock *listener)
 {
@@ -153,8 +154,8 @@ static __always_inline void early_syn(struct __sk_buff *skb, const struct packet
 	now = bpf_ktime_get_coarse_ns();
 	if (now < early_shut_until_ns || !is_for_us(skb, packet))
 		return;
-	listener = listener_lookup(skb, packet->key.remote, packet->key.local,
-				   packet->key.local_port);
+	listener =
+		listener_lookup(skb, packet->key.remote, packet->key.local, packet->key.local_port);
 	if (!listener)
 		return;
 	tp = listener->state == STATE_LISTEN ? bpf_skc_to_tcp_sock(listener) : NULL;
@@ -241,8 +242,8 @@ static __always_inline enum take early_take(struct __sk_buff *skb, struct packet
 	result = TAKE_LATER;
 	event->snd_wnd = (__u32)bpf_ntohs(packet->tcp.window) << event->guard.snd_wscale;
 	/* No socket's: those are counted up from 1. */
-	event->guard.cookie = 1ull << 63 | (__u64)bpf_get_prandom_u32() << 31 |
-			      bpf_get_prandom_u32() >> 1;
+	event->guard.cookie =
+		1ull << 63 | (__u64)bpf_get_prandom_u32() << 31 | bpf_get_prandom_u32() >> 1;
 	event->guard.parking = PARKING_ON;
 	event->guard.to_sniffer = 1;
 	if (bpf_map_update_elem(&guards, &packet->key, &event->guard, BPF_NOEXIST))

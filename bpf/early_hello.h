@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Is this surely a visitor's ClientHello? user/hello.c is the one that judges: what it could still
- * take for acme-tls/1 must be HELLO_UNSURE here. Tests and a fuzzer hold the two against each other,
- * which is why it can be compiled for a host, too.
+ * take for acme-tls/1 must be HELLO_UNSURE here. Tests and a fuzzer hold the two against each
+ * other, which is why it can be compiled for a host, too.
  */
 #ifndef EARLY_HELLO_H
 #define EARLY_HELLO_H

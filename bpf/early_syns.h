@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What guard_ingress tells the steering program: which SYNs are not to be steered. One map for both. */
+/* Which SYNs are not to be steered: guard_ingress tells the steering program. */
 #ifndef EARLY_SYNS_H
 #define EARLY_SYNS_H
 

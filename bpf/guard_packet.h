@@ -143,7 +143,8 @@ static __always_inline bool hold(struct __sk_buff *skb, enum place place, struct
 	piece->cookie = guard->cookie;
 	ip_summed = BPF_CORE_READ_BITFIELD_PROBED(kernel_skb, ip_summed);
 	piece->no_checksum = skb->gso_segs > 1 || ip_summed == CHECKSUM_PARTIAL;
-	/* Pieces get new checksums: not of what may have been damaged, and nobody has looked yet. */
+	/* Pieces get new checksums: not of what may have been damaged, and nobody has looked yet.
+	 */
 	if (packet->len - header_len > HELD_PIECE && !piece->no_checksum &&
 	    ip_summed != CHECKSUM_UNNECESSARY)
 		return false;

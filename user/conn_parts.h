@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What conn.c, conn_early.c and conn_relay.c share: a connection's insides, and the ways that it can go. */
+/* What the files of conn*.c share: a connection's insides, and the ways that it can go. */
 #ifndef CONN_PARTS_H
 #define CONN_PARTS_H
 

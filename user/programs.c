@@ -28,7 +28,8 @@ static void *load_guards(void *arg)
 	struct loading *loading = arg;
 	struct programs *programs = &loading->programs;
 
-	if (guards_new(&programs->guards, loading->early_syns_fd, programs->no_handoff, sizeof(programs->no_handoff)) < 0)
+	if (guards_new(&programs->guards, loading->early_syns_fd, programs->no_handoff,
+		       sizeof(programs->no_handoff)) < 0)
 		programs->guards = NULL;
 	return NULL;
 }

@@ -28,7 +28,8 @@ void status_prometheus(struct json_object *status, FILE *to);
 struct status_sample {
 	uint64_t at_ns;
 	int64_t pid; /* 0: no resident process */
-	uint64_t steered, handed_off, relayed, challenges, timed_out, passed_by, read_in_passing, lost;
+	uint64_t steered, handed_off, relayed, challenges, timed_out, passed_by, read_in_passing,
+		lost;
 };
 void status_sample(struct json_object *status, uint64_t at_ns, struct status_sample *ret_sample);
 /* Of the same process, so that there are rates. */

@@ -170,6 +170,15 @@ def steer(lab, plane):
 
 
 @pytest.fixture
+def auto(lab):
+    """With the plane that users have who choose none."""
+    steer = Steer(lab.edge, "auto")
+    steer.reset()
+    yield steer
+    steer.reset()
+
+
+@pytest.fixture
 def kernel(lab, steer):
     """What BPF objects were there before the test began."""
     return Kernel(lab)

@@ -25,15 +25,6 @@ NAME = "www.example.test"
 NAMELESS = "elsewhere.example.test"
 
 
-@pytest.fixture
-def steer(lab):
-    """With the plane that users have when they choose none."""
-    steer = Steer(lab.edge, "auto")
-    steer.reset()
-    yield steer
-    steer.reset()
-
-
 @pytest.fixture(scope="module")
 def responder(lab):
     responder = openssl_responder(lab.edge, 31443, [NAME], lab.dir)
@@ -42,11 +33,11 @@ def responder(lab):
 
 
 @pytest.fixture
-def window(lab, nginx, steer, responder):
+def window(lab, nginx, auto, responder):
     """A window whose guard is on the clients' device."""
-    steer.open("--domain", NAME)
-    wait_early(lab, steer)
-    return steer
+    auto.open("--domain", NAME)
+    wait_early(lab, auto)
+    return auto
 
 
 def wait_early(lab, steer):
@@ -186,36 +177,36 @@ def test_killed_with_one_taken(lab, nginx, window):
         assert sock.recv(65536)[0] == 22
 
 
-def test_cookies(lab, nginx, steer, responder):
+def test_cookies(lab, nginx, auto, responder):
     """With SYN cookies there is no request that could be taken: all are steered."""
     lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=2")
     try:
-        steer.open("--domain", NAME)
+        auto.open("--domain", NAME)
         for _ in range(5):
             assert get(lab) == SMALL
             assert tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
-        wait_until(lambda: sum(steer.counter(f"handed_off_{whom}") for whom in ("web", "responder")) == 10,
+        wait_until(lambda: sum(auto.counter(f"handed_off_{whom}") for whom in ("web", "responder")) == 10,
                    what="all are handed off")
-        counters = steer.ask()["counters"]
+        counters = auto.ask()["counters"]
         assert counters["accepted"] == 10 and counters["not_steered"] == 0, counters
     finally:
         lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
 
 
-def test_own_listener_with_mptcp(lab, nginx, steer, responder):
+def test_own_listener_with_mptcp(lab, nginx, auto, responder):
     """Visitors need no relay where there is no hand-off."""
     nginx.stop()
     try:
         with Echo(lab.edge, protocol=socket.IPPROTO_MPTCP):
-            steer.open("--domain", NAME)
-            wait_until(lambda: asked(lab) and steer.ask()["counters"]["read_in_passing"], what="one was not steered")
-            before = steer.ask()["counters"]
+            auto.open("--domain", NAME)
+            wait_until(lambda: asked(lab) and auto.ask()["counters"]["read_in_passing"], what="one was not steered")
+            before = auto.ask()["counters"]
             for _ in range(10):
                 asked(lab)
                 assert tls_client(lab.ca, lab.edge.v4, NAME, "acme-tls/1")["subject"] == "CN = responder-31443"
-            counters = wait_grown(steer, before, read_in_passing=10, taken_early=10, handed_off_responder=10)
+            counters = wait_grown(auto, before, read_in_passing=10, taken_early=10, handed_off_responder=10)
             assert "relayed_web" not in counters, counters
-            steer.close()
+            auto.close()
     finally:
         nginx.start()
 

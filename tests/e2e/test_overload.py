@@ -90,6 +90,7 @@ def assert_limited(steer, silent):
     assert counters["lost"] == counters["over_limit"] == counters["accept_paused"] == 0, counters
 
 
+@pytest.mark.steered
 def test_slowloris(lab, nginx, steer, attackers):
     """Thousands of silent clients from one address: 64 of them are waited for, nobody else waits."""
     connections = less(SLOWLORIS[steer.plane])
@@ -112,6 +113,7 @@ def test_slowloris(lab, nginx, steer, attackers):
 
 
 @pytest.mark.of_handoff
+@pytest.mark.steered
 def test_few_descriptors(lab, nginx, steer, attackers):
     """None is left: each connection is taken with the one in reserve, and handed off at once."""
     steer.open("--sniff-timeout", "60s")

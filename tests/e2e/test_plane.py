@@ -13,14 +13,6 @@ from steer import BINARY, Steer, came
 pytestmark = pytest.mark.needs_steer
 
 
-@pytest.fixture
-def auto(lab):
-    steer = Steer(lab.edge, "auto")
-    steer.reset()
-    yield steer
-    steer.reset()
-
-
 def test_auto_uses_the_best(lab, nginx, auto, best):
     auto.open()
     for address in (lab.edge.v4, lab.edge.v6):

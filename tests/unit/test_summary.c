@@ -71,7 +71,8 @@ static void test_numbers(void **state)
 	assert_string_equal(
 		text_of((struct window_others){ .passed_by = 10, .read_in_passing = 1300 }),
 		"open for 12.3 s; 10 connections: 6 handed off, 2 relayed, 2 under way; "
-		"1 timed out, 3 passed by, 1234 read in passing; challenges: b.example.org 2, a.example.org 1");
+		"1 timed out, 3 passed by, 1234 read in passing; challenges: b.example.org 2, "
+		"a.example.org 1");
 	assert_string_equal(summary.fields.value[LOG_FIELD_EVENT], "closed");
 	assert_string_equal(summary.fields.value[LOG_FIELD_WINDOW], "blog");
 	assert_string_equal(summary.fields.value[LOG_FIELD_SECONDS], "12.3");
