@@ -8,7 +8,7 @@ import pytest
 
 from lab import bpf_descriptors, wait_until
 from servers import SMALL, get, request_on, tls_on
-from steer import BINARY, Steer, came
+from steer import BINARY, came
 
 pytestmark = pytest.mark.needs_steer
 

@@ -113,6 +113,16 @@ def test_hand_off_with_no_window(lab, web, steer):
             measure.run_load(lab, web, variant, NEW, SECONDS)
 
 
+def test_visitors_who_are_steered(lab, web, steer):
+    """Hand-offs are no measurement of visitors who need none."""
+    class Wrong(v.Auto):
+        plane = "handoff"
+
+    with pytest.raises(AssertionError, match="the device is guarded"):
+        with Wrong(lab, steer).turn():
+            pass
+
+
 def test_hand_off_that_relays(lab, web, steer):
     class Wrong(v.HandOff):
         plane, options, peer = "relay", ("--client-ip", "none"), v.Relay(lab, steer).peer
