@@ -54,7 +54,7 @@ struct {
 
 /* How many ports have a lease: while it is 0 no packet costs a look-up. */
 __u32 n_early_ports = 0;
-/* Until then all are steered, bpf_ktime_get_coarse_ns(). */
+/* Until then all are steered, bpf_ktime_get_ns(). */
 __u64 early_shut_until_ns = 0;
 
 /* Linux 6.2: what is at an address, to be read only. */
@@ -151,7 +151,7 @@ static __always_inline void early_syn(struct __sk_buff *skb, const struct packet
 	/* With data it may be a connection at once: RFC 7413. */
 	if (ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len)
 		return;
-	now = bpf_ktime_get_coarse_ns();
+	now = bpf_ktime_get_ns();
 	if (now < early_shut_until_ns || !is_for_us(skb, packet))
 		return;
 	listener =
@@ -269,7 +269,7 @@ static __always_inline void early_lost_sight(const struct packet *packet)
 	if (!is_early(&packet->key))
 		return;
 	count(COUNTER_EARLY_UNREAD);
-	early_shut_until_ns = bpf_ktime_get_coarse_ns() + EARLY_SHUT_NS;
+	early_shut_until_ns = bpf_ktime_get_ns() + EARLY_SHUT_NS;
 }
 
 /* A packet to whoever has made this request: does it go on? */

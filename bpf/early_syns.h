@@ -10,7 +10,7 @@
 #include "steer_shared.h"
 
 /*
- * When the SYN passed its device, bpf_ktime_get_coarse_ns(). The key is the connection as it was
+ * When the SYN passed its device, bpf_ktime_get_ns(). The key is the connection as it was
  * there: one that a rule of this host leads elsewhere is not found.
  */
 struct {
@@ -24,7 +24,7 @@ static __always_inline bool is_early(const struct flow_key *key)
 {
 	const __u64 *at_ns = bpf_map_lookup_elem(&early_syns, key);
 
-	return at_ns && bpf_ktime_get_coarse_ns() - *at_ns < EARLY_SYN_NS;
+	return at_ns && bpf_ktime_get_ns() - *at_ns < EARLY_SYN_NS;
 }
 
 #endif
