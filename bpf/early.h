@@ -104,6 +104,9 @@ static __always_inline bool early_possible(struct __sk_buff *skb, struct tcp_soc
 	/* A cookie leaves no request behind, and without them nothing can be adopted. */
 	if (net->ipv4.sysctl_tcp_syncookies != 1 || !has_room(listener))
 		return false;
+	/* The request of a client that is silent would be gone after a second. */
+	if (!net->ipv4.sysctl_tcp_synack_retries)
+		return false;
 	/* The request is the VRF's, and is not found from here. */
 	if (bpf_core_enum_value_exists(enum netdev_priv_flags, IFF_L3MDEV_SLAVE) &&
 	    (BPF_CORE_READ_BITFIELD_PROBED(device, priv_flags) &
@@ -138,6 +141,13 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
+/* Does it ask for accurate ECN (RFC 9768: AE, CWR and ECE)? No socket could be made of such a
+ * request. */
+static __always_inline bool asks_accecn(const struct packet *packet)
+{
+	return (packet->tcp.res1 & 1) && packet->tcp.cwr && packet->tcp.ece;
+}
+
 /* A SYN: from here on the handshake is the web server's, if it can be. */
 static __always_inline void early_syn(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -149,7 +159,7 @@ static __always_inline void early_syn(struct __sk_buff *skb, const struct packet
 	__u64 now;
 
 	/* With data it may be a connection at once: RFC 7413. */
-	if (ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len)
+	if (ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len || asks_accecn(packet))
 		return;
 	now = bpf_ktime_get_ns();
 	if (now < early_shut_until_ns || !is_for_us(skb, packet))

@@ -21,6 +21,7 @@ typedef struct {
 
 struct netns_ipv4 {
 	__u8 sysctl_tcp_syncookies;
+	__u8 sysctl_tcp_synack_retries;
 	__u8 sysctl_tcp_sack;
 	__u8 sysctl_tcp_timestamps;
 	__u8 sysctl_tcp_window_scaling;

@@ -177,9 +177,11 @@ def test_killed_with_one_taken(lab, nginx, window):
         assert sock.recv(65536)[0] == 22
 
 
-def test_cookies(lab, nginx, auto, responder):
-    """With SYN cookies there is no request that could be taken: all are steered."""
-    lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=2")
+@pytest.mark.parametrize("name, value", [("tcp_syncookies", 2), ("tcp_synack_retries", 0)])
+def test_steered_all_the_same(lab, nginx, auto, responder, name, value):
+    """With SYN cookies there is no request that could be taken; without a second SYN-ACK none that waits."""
+    before = lab.edge.run("sysctl", "-n", f"net.ipv4.{name}").strip()
+    lab.edge.run("sysctl", "-qw", f"net.ipv4.{name}={value}")
     try:
         auto.open("--domain", NAME)
         for _ in range(5):
@@ -190,7 +192,7 @@ def test_cookies(lab, nginx, auto, responder):
         counters = auto.ask()["counters"]
         assert counters["accepted"] == 10 and counters["not_steered"] == 0, counters
     finally:
-        lab.edge.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
+        lab.edge.run("sysctl", "-qw", f"net.ipv4.{name}={before}")
 
 
 def test_own_listener_with_mptcp(lab, nginx, auto, responder):
