@@ -11,10 +11,10 @@
  *                ClientHello may yet come of is held, with a guard entry, and the process has a
  *                sniffer adopt the connection.
  *
- * A client that is silent until its SYN-ACK is repeated, a second later, or for which there is no
- * room by then, and what is no TLS: the web server gets it. There is no state but the kernel's
- * request, so when the lease ends, or the process, nothing is left to be undone: the client's next
- * packet ends the handshake.
+ * The web server gets a client that is silent until its SYN-ACK is repeated, a second later, or for
+ * which there is no room by then; what is no TLS; and who speaks MPTCP with it. There is no state
+ * but the kernel's request, so when the lease ends, or the process, nothing is left to be undone:
+ * the client's next packet ends the handshake.
  */
 #ifndef EARLY_H
 #define EARLY_H
@@ -26,7 +26,17 @@
 #define AF_INET6	 10
 #define PACKET_HOST	 0
 #define LOOPBACK_IFINDEX 1
+#define OPTION_END	 0
+#define OPTION_NOP	 1
+#define OPTION_MSS	 2
+#define OPTION_FAST_OPEN 34
+#define OPTIONS_MAX	 40
 #define XFRM_POLICY_IN	 0
+/*
+ * So often a SYN-ACK may have been repeated when the ClientHello is still waited for. Under
+ * pressure the kernel repeats it twice only: reqsk_timer_handler().
+ */
+#define MAX_PATIENT_TIMEOUTS 1
 /* After a handshake that was lost sight of, so long all are steered. */
 #define EARLY_SHUT_NS 10000000000ull
 
@@ -100,12 +110,14 @@ static __always_inline bool early_possible(struct __sk_buff *skb, struct tcp_soc
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
 	const struct net_device *device = BPF_CORE_READ(kernel_skb, dev);
 	const struct net *net = listener->inet_conn.icsk_inet.sk.__sk_common.skc_net.net;
+	__u8 retries;
 
 	/* A cookie leaves no request behind, and without them nothing can be adopted. */
 	if (net->ipv4.sysctl_tcp_syncookies != 1 || !has_room(listener))
 		return false;
-	/* The request of a client that is silent would be gone after a second. */
-	if (!net->ipv4.sysctl_tcp_synack_retries)
+	/* MAX_PATIENT_TIMEOUTS must not be the last one: the request would be gone then. */
+	retries = listener->inet_conn.icsk_syn_retries;
+	if ((retries ? retries : net->ipv4.sysctl_tcp_synack_retries) <= MAX_PATIENT_TIMEOUTS)
 		return false;
 	/* The request is the VRF's, and is not found from here. */
 	if (bpf_core_enum_value_exists(enum netdev_priv_flags, IFF_L3MDEV_SLAVE) &&
@@ -126,8 +138,6 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 	struct bpf_fib_lookup fib = { .l4_protocol = IPPROTO_TCP, .ifindex = skb->ifindex };
 	long found;
 
-	if (skb->pkt_type != PACKET_HOST)
-		return false;
 	if (is_v4(packet->key.local)) {
 		fib.family = AF_INET;
 		fib.ipv4_src = *(const __u32 *)(packet->key.remote + 12);
@@ -148,35 +158,103 @@ static __always_inline bool asks_accecn(const struct packet *packet)
 	return (packet->tcp.res1 & 1) && packet->tcp.cwr && packet->tcp.ece;
 }
 
-/* A SYN: from here on the handshake is the web server's, if it can be. */
-static __always_inline void early_syn(struct __sk_buff *skb, const struct packet *packet)
+/* Looks at one of the SYN's options, which are in the room. Returns 1 at the end. */
+static long syn_option(__u32 i, struct hello_room **arg)
 {
+	struct hello_room *room = *arg;
+	__u32 pos = room->pos;
+	__u32 kind, len;
+
+	if (pos >= room->end)
+		return 1;
+	kind = hello_u8(room, pos);
+	if (kind == OPTION_END)
+		return 1;
+	if (kind == OPTION_NOP) {
+		room->pos = pos + 1;
+		return 0;
+	}
+	len = hello_u8(room, pos + 1);
+	if (len < 2)
+		return 1;
+	if (kind == OPTION_MSS)
+		room->mss = hello_u16(room, pos + 2);
+	/* With a cookie it may be a connection at once: RFC 7413. */
+	if (kind == OPTION_FAST_OPEN && len > 2)
+		room->fast_open = true;
+	room->pos = pos + len;
+	return 0;
+}
+
+/* Could a socket be made of the request for such a SYN? */
+static __always_inline bool syn_fits(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 len = packet->tcp.doff * 4 - sizeof(struct tcphdr);
+	struct hello_room *room;
+	__u32 zero = 0;
+
+	room = bpf_map_lookup_elem(&hello_rooms, &zero);
+	if (!room || len < 1 || len > OPTIONS_MAX ||
+	    bpf_skb_load_bytes(skb, ip_offset(skb) + packet->header_len - len, room->bytes, len))
+		return false;
+	room->pos = room->mss = room->fast_open = 0;
+	room->end = len;
+	bpf_loop(OPTIONS_MAX, syn_option, &room, 0);
+	return !room->fast_open &&
+	       room->mss >= (is_v4(packet->key.local) ? MSS_MIN_V4 : MSS_MIN_V6);
+}
+
+/* Is the worker behind that would have to sniff what is taken? As is_behind() of steer.bpf.c. */
+static __always_inline bool is_sniffer_behind(void)
+{
+	struct bpf_sock *sniffer;
+	struct tcp_sock *tp;
+	bool behind = true;
+	__u32 zero = 0;
+
+	sniffer = bpf_map_lookup_elem(&own_sniffers, &zero);
+	if (!sniffer)
+		return true;
+	tp = bpf_skc_to_tcp_sock(sniffer);
+	if (tp) {
+		const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+		behind = sk->sk_ack_backlog > sk->sk_max_ack_backlog / 4 ||
+			 sk->sk_ack_backlog > STEER_BACKLOG_LIMIT;
+	}
+	bpf_sk_release(sniffer);
+	return behind;
+}
+
+/* A SYN: is the handshake the web server's? */
+static __always_inline bool early_syn(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct early_syn syn = { .at_ns = bpf_ktime_get_ns() };
 	__u32 ifindex = skb->ifindex;
 	struct bpf_sock *listener;
 	struct tcp_sock *tp;
 	bool possible;
 	__u8 *device;
-	__u64 now;
 
-	/* With data it may be a connection at once: RFC 7413. */
-	if (ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len || asks_accecn(packet))
-		return;
-	now = bpf_ktime_get_ns();
-	if (now < early_shut_until_ns || !is_for_us(skb, packet))
-		return;
+	/* With data it may be a connection at once, too. */
+	if (ifindex == LOOPBACK_IFINDEX || packet->len > packet->header_len ||
+	    asks_accecn(packet) || !syn_fits(skb, packet))
+		return false;
+	if (syn.at_ns < early_shut_until_ns || !is_for_us(skb, packet) || is_sniffer_behind())
+		return false;
 	listener =
 		listener_lookup(skb, packet->key.remote, packet->key.local, packet->key.local_port);
 	if (!listener)
-		return;
+		return false;
 	tp = listener->state == STATE_LISTEN ? bpf_skc_to_tcp_sock(listener) : NULL;
 	possible = tp && early_possible(skb, tp);
 	bpf_sk_release(listener);
-	if (!possible)
-		return;
-	bpf_map_update_elem(&early_syns, &packet->key, &now, BPF_ANY);
+	if (!possible || bpf_map_update_elem(&early_syns, &packet->key, &syn, BPF_ANY))
+		return false;
 	device = bpf_map_lookup_elem(&guarded_devices, &ifindex);
 	if (device)
 		*device = DEVICE_USED;
+	return true;
 }
 
 /* Has the client agreed to MPTCP? That a listener would have is not enough. */
@@ -227,7 +305,7 @@ static __always_inline enum take request_read(const struct tcp_request_sock *req
 
 	if (bpf_core_field_exists(request->accecn_ok) && request->accecn_ok)
 		return TAKE_NEVER;
-	if (speaks_mptcp(request) || guard->mss < (v4 ? MSS_MIN_V4 : MSS_MIN_V6))
+	if (guard->mss < (v4 ? MSS_MIN_V4 : MSS_MIN_V6))
 		return TAKE_NEVER;
 	return ipv4->sysctl_tcp_syncookies && options_permitted(ipv4, options) ? TAKEN : TAKE_LATER;
 }
@@ -260,11 +338,9 @@ static __always_inline enum take early_take(struct __sk_buff *skb, struct packet
 		goto discard;
 	__sync_fetch_and_add(&n_guards, 1);
 	guard = bpf_map_lookup_elem(&guards, &packet->key);
-	if (!guard || !hold(skb, AT_DEVICE, packet, guard)) {
-		if (!bpf_map_delete_elem(&guards, &packet->key))
-			__sync_fetch_and_sub(&n_guards, 1);
-		goto discard;
-	}
+	/* What can't be held TCP repeats, to the sniffer. */
+	if (guard && !hold(skb, AT_DEVICE, packet, guard))
+		count(COUNTER_PARK_DROPPED);
 	bpf_ringbuf_submit(event, 0);
 	count(COUNTER_EARLY_TAKEN);
 	return TAKEN;
@@ -282,24 +358,51 @@ static __always_inline void early_lost_sight(const struct packet *packet)
 	early_shut_until_ns = bpf_ktime_get_ns() + EARLY_SHUT_NS;
 }
 
+/*
+ * The client has answered a SYN-ACK, and says nothing with that: is it waited for what it says?
+ * Until the next SYN-ACK, if it was silent before it; longer, if what it has said is lost.
+ */
+static __always_inline bool early_waits(const struct packet *packet, struct early_syn *syn,
+					const struct tcp_request_sock *request)
+{
+	__u8 timeouts = BPF_CORE_READ_BITFIELD(&request->req.req, num_timeout);
+
+	if (packet->tcp.fin || timeouts > MAX_PATIENT_TIMEOUTS)
+		return false;
+	if (bpf_ntohl(packet->tcp.seq) != request->rcv_isn + 1)
+		return true;
+	if (!syn->acked) {
+		syn->acked = true;
+		syn->timeouts = timeouts;
+	}
+	return timeouts == syn->timeouts;
+}
+
+/* Has whoever made this request gone since? */
+static __always_inline bool is_orphan(const struct tcp_request_sock *request)
+{
+	return BPF_CORE_READ(request, req.req.__req_common.skc_listener, __sk_common.skc_state) !=
+	       STATE_LISTEN;
+}
+
 /* A packet to whoever has made this request: does it go on? */
 static __always_inline int early_judge(struct __sk_buff *skb, struct packet *packet,
+				       struct early_syn *syn,
 				       const struct tcp_request_sock *request)
 {
-	__u32 seq = bpf_ntohl(packet->tcp.seq);
 	__u32 payload = packet->len - packet->header_len;
-	bool patient = !BPF_CORE_READ_BITFIELD(&request->req.req, num_timeout);
 
 	if (bpf_ntohl(packet->tcp.ack_seq) != request->snt_isn + 1 || !packet->tcp.ack ||
-	    packet->len < packet->header_len)
+	    packet->len < packet->header_len || speaks_mptcp(request))
 		return TCX_NEXT;
 	if (!payload) {
-		if (packet->tcp.fin || seq != request->rcv_isn + 1 || !patient)
+		if (!early_waits(packet, syn, request))
 			return TCX_NEXT;
 		count(COUNTER_EARLY_DEFERRED);
 		return TCX_DROP;
 	}
-	if (seq == request->rcv_isn + 1 &&
+	/* A web server that is being restarted: a sniffer waits for it. */
+	if (!is_orphan(request) && bpf_ntohl(packet->tcp.seq) == request->rcv_isn + 1 &&
 	    hello_look(skb, ip_offset(skb) + packet->header_len, payload) == HELLO_VISITOR) {
 		count(COUNTER_EARLY_PASSED);
 		return TCX_NEXT;
@@ -308,7 +411,10 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 	case TAKEN:
 		return TCX_DROP;
 	case TAKE_LATER:
-		return patient ? TCX_DROP : TCX_NEXT;
+		return BPF_CORE_READ_BITFIELD(&request->req.req, num_timeout) <=
+				       MAX_PATIENT_TIMEOUTS
+			       ? TCX_DROP
+			       : TCX_NEXT;
 	default:
 		return TCX_NEXT;
 	}
@@ -321,15 +427,18 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 {
 	struct tcp_request_sock *request;
+	struct early_syn *syn;
 	struct bpf_sock *sk;
 	int verdict = TCX_NEXT;
 
 	/* With a tag it comes by here again, on the device that it is for. */
-	if (packet->tcp.rst || skb->vlan_present || !early_leased(packet))
+	if (packet->tcp.rst || skb->vlan_present || skb->pkt_type != PACKET_HOST ||
+	    !early_leased(packet))
 		return TCX_NEXT;
 	if (packet->tcp.syn) {
-		if (!packet->tcp.ack)
-			early_syn(skb, packet);
+		/* One of that name may have been the web server's before. */
+		if (!packet->tcp.ack && !early_syn(skb, packet))
+			bpf_map_delete_elem(&early_syns, &packet->key);
 		return TCX_NEXT;
 	}
 	sk = connection_lookup(skb, &packet->key);
@@ -338,10 +447,10 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 	if (sk->state == STATE_LISTEN) {
 		early_lost_sight(packet);
 	} else if (sk->state == STATE_NEW_SYN_RECV &&
-		   bpf_map_lookup_elem(&early_syns, &packet->key)) {
+		   (syn = bpf_map_lookup_elem(&early_syns, &packet->key))) {
 		/* Not bpf_skc_to_tcp_request_sock(): it has none for an MPTCP listener. */
 		request = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_request_sock));
-		verdict = early_judge(skb, packet, request);
+		verdict = early_judge(skb, packet, syn, request);
 	}
 	bpf_sk_release(sk);
 	return verdict;

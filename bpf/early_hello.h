@@ -37,6 +37,10 @@ struct hello_room {
 	__u32 pos;
 	__u32 end;
 	__u32 kind; /* enum hello_kind */
+
+	/* Of a SYN, whose options are in bytes while they are looked at. */
+	__u32 mss;
+	__u32 fast_open;
 };
 
 /* The offset is masked for the verifier's sake: callers have checked it. */

@@ -10,21 +10,21 @@
 #include "steer_shared.h"
 
 /*
- * When the SYN passed its device, bpf_ktime_get_ns(). The key is the connection as it was
- * there: one that a rule of this host leads elsewhere is not found.
+ * The key is the connection as it was at the device: one that a rule of this host leads elsewhere
+ * is not found.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, EARLY_SYNS_MAX);
 	__type(key, struct flow_key);
-	__type(value, __u64);
+	__type(value, struct early_syn);
 } early_syns SEC(".maps");
 
 static __always_inline bool is_early(const struct flow_key *key)
 {
-	const __u64 *at_ns = bpf_map_lookup_elem(&early_syns, key);
+	const struct early_syn *syn = bpf_map_lookup_elem(&early_syns, key);
 
-	return at_ns && bpf_ktime_get_ns() - *at_ns < EARLY_SYN_NS;
+	return syn && bpf_ktime_get_ns() - syn->at_ns < EARLY_SYN_NS;
 }
 
 #endif

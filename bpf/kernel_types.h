@@ -80,7 +80,10 @@ struct dst_entry {
 	struct xfrm_state *xfrm; /* not there without CONFIG_XFRM */
 };
 
+struct sock;
+
 struct sock_common {
+	struct sock *skc_listener; /* of a request */
 	__be16 skc_dport;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
@@ -148,6 +151,7 @@ struct request_sock_queue {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u8 icsk_syn_retries; /* TCP_SYNCNT; 0: the sysctl's */
 	struct request_sock_queue icsk_accept_queue;
 };
 

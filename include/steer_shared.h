@@ -167,6 +167,14 @@ struct released {
 
 /* Handshakes that the guard follows, see bpf/early.h: the oldest make room for new ones. */
 #define EARLY_SYNS_MAX 16384
+/* What is known of such a handshake. */
+struct early_syn {
+	__u64 at_ns;	/* when the SYN passed its device, bpf_ktime_get_ns() */
+	__u8 acked;	/* the client has answered a SYN-ACK, without saying anything */
+	__u8 timeouts;	/* then, those that the request had had by then */
+	__u8 pad[6];
+};
+
 /* A SYN is on its way from the device to the look-up of a listener for less than that. */
 #define EARLY_SYN_NS 1000000000ull
 /* Connections that were taken and that the process has not heard of yet: 64 KiB. */

@@ -35,6 +35,7 @@
 #define GUESSES_MAX 2 /* a default route of each family */
 #define EXPECT_MAX  8
 #define LEASE_PORTS 65536
+#define EVENTS_AT_ONCE 64 /* of the guard; then connections have their turn */
 
 struct guards {
 	struct handoff_bpf *bpf;
@@ -51,6 +52,7 @@ struct guards {
 	struct ring_buffer *early_ring;
 	void (*early_each)(void *ctx, const struct early_event *event);
 	void *early_ctx;
+	unsigned early_left; /* of EVENTS_AT_ONCE */
 	pthread_mutex_t attach_lock;
 	size_t n_devices;
 	struct guards_device devices[GUARDS_MAX_DEVICES];
@@ -86,7 +88,8 @@ static int early_event(void *ctx, void *data, size_t size)
 
 	if (size >= sizeof(struct early_event))
 		guards->early_each(guards->early_ctx, data);
-	return 0;
+	/* Less than 0: libbpf stops here, behind this one. */
+	return --guards->early_left ? 0 : -EAGAIN;
 }
 
 /* Whatever fails: then every connection is steered. */
@@ -143,7 +146,8 @@ int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_
 					 "bpf_sk_assign_tcp_reqsk, with CONFIG_SYN_COOKIES)");
 		goto fail;
 	}
-	early_init(guards);
+	if (early_syns_fd >= 0)
+		early_init(guards);
 	*ret_guards = guards;
 	return 0;
 fail:
@@ -179,6 +183,10 @@ void guards_reset(struct guards *guards)
 		close(device->links[1]);
 	}
 	guards->n_devices = 0;
+	/* A window that was renewed without one of its ports has left that one's lease to run out. */
+	if (guards->early_leases && guards->bpf->bss->n_early_ports)
+		memset(guards->early_leases, 0, LEASE_PORTS * sizeof(uint64_t));
+	guards->bpf->bss->n_early_ports = 0;
 }
 
 void guards_free(struct guards *guards)
@@ -222,6 +230,7 @@ void guards_early_events(struct guards *guards,
 		return;
 	guards->early_each = each;
 	guards->early_ctx = ctx;
+	guards->early_left = EVENTS_AT_ONCE;
 	ring_buffer__consume(guards->early_ring);
 }
 

@@ -60,7 +60,10 @@ void guards_early_lease(struct guards *guards, uint16_t port, uint64_t until_ns)
 /* Becomes readable when the guard has taken a connection early. */
 int guards_early_fd(const struct guards *guards);
 
-/* Calls @each for all that it has taken since. One thread. */
+/*
+ * Calls @each for what it has taken since; if that is much, for some of it, and the descriptor stays
+ * readable. One thread.
+ */
 void guards_early_events(struct guards *guards,
 			 void (*each)(void *ctx, const struct early_event *event), void *ctx);
 

@@ -37,7 +37,7 @@ static void *load_guards(void *arg)
 static int early_syns_make(void)
 {
 	return bpf_map_create(BPF_MAP_TYPE_LRU_HASH, "early_syns", sizeof(struct flow_key),
-			      sizeof(uint64_t), EARLY_SYNS_MAX, NULL);
+			      sizeof(struct early_syn), EARLY_SYNS_MAX, NULL);
 }
 
 int programs_load(unsigned n_sniffers, struct programs *ret_programs, char *error,

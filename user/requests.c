@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Ends handshakes through sock_diag. A look-up that does not find the request finds whoever listens
- * there: so first it is asked what is there, and then that very socket is ended, by its cookie.
+ * there: so first it is asked what is there, and then that very socket is ended, by its cookie. (A
+ * request whose handshake ends between the two leaves its cookie to the connection, which then is
+ * ended: the guard entry is there to keep packets from doing that.)
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -71,14 +73,14 @@ static int request(struct requests *requests, uint16_t type, uint8_t family,
 	return mnl_cb_run(buf, (size_t)n, requests->seq, 0, read_found, ret_found) < 0 ? -errno : 0;
 }
 
-/* Ends the socket named @id, if its state is @state. 0 or -errno. */
+/* Ends the socket named @id, with that cookie if there is one, if its state is @state. 0 or -errno.
+ */
 static int end(struct requests *requests, uint8_t family, struct inet_diag_sockid *id,
 	       uint8_t state)
 {
 	struct found found = {};
 	int err;
 
-	id->idiag_cookie[0] = id->idiag_cookie[1] = INET_DIAG_NOCOOKIE;
 	err = request(requests, SOCK_DIAG_BY_FAMILY, family, id, &found);
 	if (err)
 		return err;
@@ -95,10 +97,16 @@ static int try_it(struct requests *requests)
 	socklen_t len = sizeof(sin);
 	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct inet_diag_sockid id = {};
+	socklen_t cookie_len = sizeof(id.idiag_cookie);
+	uint64_t cookie;
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, len) < 0 || listen(fd, 0) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&sin, &len) < 0)
+	    getsockname(fd, (struct sockaddr *)&sin, &len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &cookie_len) < 0)
 		return -errno;
+	/* Another program may choose the sockets of this host: its own one, or -ESTALE. */
+	id.idiag_cookie[0] = (uint32_t)cookie;
+	id.idiag_cookie[1] = (uint32_t)(cookie >> 32);
 	id.idiag_sport = sin.sin_port;
 	id.idiag_src[0] = sin.sin_addr.s_addr;
 	return end(requests, AF_INET, &id, TCP_LISTEN);
@@ -135,6 +143,7 @@ int requests_end(struct requests *requests, const struct flow_key *key, unsigned
 	bool v4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)key->local);
 	struct inet_diag_sockid id = { .idiag_sport = key->local_port,
 				       .idiag_dport = key->remote_port,
+				       .idiag_cookie = { INET_DIAG_NOCOOKIE, INET_DIAG_NOCOOKIE },
 				       .idiag_if = ifindex };
 
 	memcpy(id.idiag_src, key->local + (v4 ? 12 : 0), v4 ? 4 : 16);

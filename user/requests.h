@@ -18,7 +18,7 @@ void requests_free(struct requests *requests); /* NULL is fine */
 /*
  * Ends the handshake of that name, seen on device @ifindex: its listener forgets it, and the client
  * is told nothing. Linux inet_diag's SOCK_DESTROY, tcp_abort(). 0, -ENOENT if there is no such
- * handshake, or -errno; sockets that are not in a handshake are left alone. Takes no descriptor.
+ * handshake, or -errno; another socket that is found is left alone. Takes no descriptor.
  */
 int requests_end(struct requests *requests, const struct flow_key *key, unsigned ifindex);
 

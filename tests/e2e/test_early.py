@@ -136,6 +136,32 @@ def test_silent(lab, nginx, window):
     assert not grown(window, before).keys() & {"steered", "accepted", "taken_early"}
 
 
+LOST = """
+table inet lost {
+    chain input {
+        type filter hook input priority 0;
+        tcp sport 443 tcp flags & (syn|ack) == syn|ack drop
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_syn_ack_is_lost(lab, window, family):
+    """Whoever answers a repeated one has not been silent: he is waited for."""
+    address = getattr(lab.edge, family)
+    lab.ca.run("nft", "-f", "-", input=LOST)
+    try:
+        clients = [lab.ca.start("client", ["openssl", "s_client", "-connect", f"[{address}]:443", "-servername", NAME,
+                                           "-alpn", "acme-tls/1", "-tls1_3"]) for _ in range(5)]
+        wait_until(lambda: lab.edge.run("ss", "-Htn", "state", "syn-recv").count("\n") == 5, what="all have asked")
+    finally:
+        lab.ca.run("nft", "delete", "table", "inet", "lost")
+    for client in clients:
+        wait_until(lambda c=client: "CN = responder-31443" in c.stdout(), 10, "the responder answers")
+        client.kill()
+
+
 def test_client_goes_away(lab, nginx, window):
     """FIN and RST before a ClientHello are for the web server."""
     before = window.ask()["counters"]
@@ -177,9 +203,9 @@ def test_killed_with_one_taken(lab, nginx, window):
         assert sock.recv(65536)[0] == 22
 
 
-@pytest.mark.parametrize("name, value", [("tcp_syncookies", 2), ("tcp_synack_retries", 0)])
+@pytest.mark.parametrize("name, value", [("tcp_syncookies", 2), ("tcp_synack_retries", 1)])
 def test_steered_all_the_same(lab, nginx, auto, responder, name, value):
-    """With SYN cookies there is no request that could be taken; without a second SYN-ACK none that waits."""
+    """With SYN cookies there is no request that could be taken; without a third SYN-ACK none that waits."""
     before = lab.edge.run("sysctl", "-n", f"net.ipv4.{name}").strip()
     lab.edge.run("sysctl", "-qw", f"net.ipv4.{name}={value}")
     try:
