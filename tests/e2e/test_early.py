@@ -13,6 +13,7 @@ import pytest
 from lab import HERE, less, longer, wait_until
 from load import assert_all_ok, assert_real_clients, start_tlsload
 from peers import Echo, ask
+from rawtcp import ACK, SYN, RawClient
 from servers import SMALL, get, get_on, openssl_responder, tls_client
 from steer import Steer
 
@@ -160,6 +161,40 @@ def test_syn_ack_is_lost(lab, window, family):
     for client in clients:
         wait_until(lambda c=client: "CN = responder-31443" in c.stdout(), 10, "the responder answers")
         client.kill()
+
+
+def test_hello_is_lost(lab, window, responder):
+    """A client that answers a repeated SYN-ACK, and has said something by then: that will be repeated, too."""
+    hello = oddclient.client_hello(NAME, b"acme-tls/1")
+    before = window.ask()["counters"]
+    with RawClient(lab.ca, lab.edge.v4) as client:
+        client.connect()
+        wait_grown(window, before, deferred_acks=1)
+        client.receive(lambda segment: segment.flags == SYN | ACK)
+        client.seq += len(hello)
+        client.send(ACK)
+        wait_grown(window, before, deferred_acks=2)
+        client.seq -= len(hello)
+        client.send(ACK, hello)
+        assert client.receive(lambda segment: segment.payload).payload[0] == 22
+    wait_grown(window, before, taken_early=1, handed_off_responder=1)
+
+
+@pytest.mark.parametrize("order", [(1, 0), (0, 1)], ids=["second first", "in order"])
+def test_two_segments(lab, window, responder, order):
+    """Of one ClientHello, in any order: a guess at the first would be wrong half of the time."""
+    hello = oddclient.client_hello(NAME, b"acme-tls/1")
+    parts = [(0, hello[:90]), (90, hello[90:])]
+    before = window.ask()["counters"]
+    with RawClient(lab.ca, lab.edge.v4, source_port=20001 + order[0]) as client:
+        client.connect()
+        first = client.seq
+        for i in order:
+            offset, part = parts[i]
+            client.seq = first + offset
+            client.send(ACK, part)
+        assert client.receive(lambda segment: segment.payload).payload[0] == 22
+    wait_grown(window, before, taken_early=1, handed_off_responder=1)
 
 
 def test_client_goes_away(lab, nginx, window):
