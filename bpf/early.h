@@ -151,8 +151,7 @@ static __always_inline bool is_for_us(struct __sk_buff *skb, const struct packet
 	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
-/* Does it ask for accurate ECN (RFC 9768: AE, CWR and ECE)? No socket could be made of such a
- * request. */
+/* RFC 9768, accurate ECN: AE, CWR and ECE. No socket could be made of such a request. */
 static __always_inline bool asks_accecn(const struct packet *packet)
 {
 	return (packet->tcp.res1 & 1) && packet->tcp.cwr && packet->tcp.ece;
@@ -204,7 +203,7 @@ static __always_inline bool syn_fits(struct __sk_buff *skb, const struct packet 
 	       room->mss >= (is_v4(packet->key.local) ? MSS_MIN_V4 : MSS_MIN_V6);
 }
 
-/* Is the worker behind that would have to sniff what is taken? As is_behind() of steer.bpf.c. */
+/* Is the worker behind that would have to sniff what is taken? */
 static __always_inline bool is_sniffer_behind(void)
 {
 	struct bpf_sock *sniffer;
@@ -216,12 +215,8 @@ static __always_inline bool is_sniffer_behind(void)
 	if (!sniffer)
 		return true;
 	tp = bpf_skc_to_tcp_sock(sniffer);
-	if (tp) {
-		const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-
-		behind = sk->sk_ack_backlog > sk->sk_max_ack_backlog / 4 ||
-			 sk->sk_ack_backlog > STEER_BACKLOG_LIMIT;
-	}
+	if (tp)
+		behind = is_behind(&tp->inet_conn.icsk_inet.sk);
 	bpf_sk_release(sniffer);
 	return behind;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Addresses as the programs keep them, and looking up who listens there. */
+/* Addresses as the programs keep them, who listens there, and whether a sniffer is behind. */
 #ifndef LOOKUP_H
 #define LOOKUP_H
 
@@ -7,6 +7,9 @@
 #include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+
+#include "kernel_types.h"
+#include "steer_shared.h"
 
 #define STATE_LISTEN 10 /* include/net/tcp_states.h */
 
@@ -34,6 +37,19 @@ static __always_inline __u32 tuple_fill(struct bpf_sock_tuple *tuple, bool v4,
 	tuple->ipv6.sport = remote_port;
 	tuple->ipv6.dport = local_port;
 	return sizeof(tuple->ipv6);
+}
+
+/*
+ * Is the process behind with this sniffer? Long before its accept queue, which net.core.somaxconn
+ * can keep short, is full: handshakes that have begun will want a place in it.
+ */
+static __always_inline bool is_behind(const struct sock *sniffer)
+{
+	__u32 limit = sniffer->sk_max_ack_backlog / 4;
+
+	if (limit > STEER_BACKLOG_LIMIT)
+		limit = STEER_BACKLOG_LIMIT;
+	return sniffer->sk_ack_backlog > limit;
 }
 
 /*

@@ -126,19 +126,6 @@ static __always_inline bool is_read_early(const struct bpf_sk_lookup *ctx, __u16
 	return is_early(&key);
 }
 
-/*
- * Is the process behind with this sniffer? Long before its accept queue, which net.core.somaxconn
- * can keep short, is full: handshakes that have begun will want a place in it.
- */
-static __always_inline bool is_behind(const struct sock *sniffer)
-{
-	__u32 limit = sniffer->sk_max_ack_backlog / 4;
-
-	if (limit > STEER_BACKLOG_LIMIT)
-		limit = STEER_BACKLOG_LIMIT;
-	return sniffer->sk_ack_backlog > limit;
-}
-
 /* Is the room for handshakes nearly taken? Beyond it the kernel sends cookies, or, without,
  * nothing.
  */

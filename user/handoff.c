@@ -499,7 +499,8 @@ void handoff_give_back(struct handoff_worker *worker, struct handoff_job *job,
 enum handoff_answer handoff_adopt_early(struct handoff_worker *worker, struct handoff_job *job,
 					const struct early_event *event, uint64_t now)
 {
-	if (!read_event(worker, job, event) || guards_end_request(worker->guards, &event->key, event->ifindex) < 0) {
+	if (!read_event(worker, job, event) ||
+	    guards_end_request(worker->guards, &event->key, event->ifindex) < 0) {
 		handoff_give_back(worker, job, event);
 		return HANDOFF_REFUSED;
 	}

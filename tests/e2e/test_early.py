@@ -6,7 +6,6 @@ import select
 import socket
 import struct
 import sys
-import time
 
 import pytest
 
@@ -62,13 +61,14 @@ def wait_grown(steer, before, **wanted):
     return grown(steer, before)
 
 
-def hello_from(lab, pieces, address=None, pause=0.0):
+def hello_from(lab, pieces, after_first=lambda: None):
     """Sends a ClientHello in these pieces; what the other side says first."""
-    with lab.ca.connect(address or lab.edge.v4, timeout=longer(10)) as sock:
+    with lab.ca.connect(lab.edge.v4, timeout=longer(10)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
+        sock.sendall(pieces[0])
+        after_first()
+        for piece in pieces[1:]:
             sock.sendall(piece)
-            time.sleep(pause)
         return sock.recv(65536)
 
 
@@ -107,7 +107,8 @@ def test_not_whole_at_once(lab, nginx, window, responder, how, name):
               "records": [oddclient.split_over_records(hello, 50)],
               "long": [hello]}[how]
     before = window.ask()["counters"]
-    answer = hello_from(lab, pieces, pause=0.002 if how == "halves" else 0.0)
+    taken = (lambda: wait_grown(window, before, taken_early=1)) if how == "halves" else (lambda: None)
+    answer = hello_from(lab, pieces, taken)
     # nginx knows no such protocol: alert no_application_protocol
     assert answer[0] == (22 if name == NAME else 21), answer[:20]
     whose = "handed_off_responder" if name == NAME else "handed_off_web"
@@ -118,7 +119,8 @@ def test_visitor_in_pieces(lab, nginx, window):
     """Those go by the sniffer, and no byte is lost."""
     hello = oddclient.client_hello(NAME)
     before = window.ask()["counters"]
-    assert hello_from(lab, [hello[:7], hello[7:]], pause=0.01)[0] == 22
+    answer = hello_from(lab, [hello[:7], hello[7:]], lambda: wait_grown(window, before, taken_early=1))
+    assert answer[0] == 22
     wait_grown(window, before, taken_early=1, handed_off_web=1)
 
 
