@@ -33,12 +33,16 @@ CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu17 -Wall -Wextra -Wno-unused-parameter -Werror $(EXTRA_CFLAGS)
 override CPPFLAGS += -D_GNU_SOURCE -DACME_STEER_VERSION='"$(VERSION)"' \
 	-DACME_STEER_CLANG='"$(CLANG_VERSION)"' -Iinclude -Iuser -I$(B)
-LIBS     := -lbpf -lelf -lz -ljson-c -lmnl -lssl -lcrypto -lcap-ng -lseccomp -lsystemd -lpthread
+MAIN_LIBS := -lbpf -lelf -lz -ljson-c -lmnl -lcap-ng -lseccomp -lpthread
+LIBS     := $(MAIN_LIBS) -lssl -lcrypto
 TOOLLIBS := -lssl -lcrypto -lpthread
 
 BPF_SRC  := $(wildcard bpf/*.bpf.c)
 SKELS    := $(BPF_SRC:bpf/%.bpf.c=$(B)/%.skel.h)
 OBJS     := $(patsubst user/%.c,$(B)/user/%.o,$(wildcard user/*.c))
+# acme-steer-tls: what speaks TLS. The rest is in both programs, or in acme-steer alone.
+TLS_OBJS := $(patsubst %,$(B)/user/%.o,answer certificate cmd_probe cmd_responder main_tls probe responder validate \
+	verdict)
 TOOLS    := $(patsubst tests/e2e/tools/%.c,$(B)/tools/%,$(filter-out %_conn.c,$(wildcard tests/e2e/tools/*.c)))
 UNITS    := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 BPFTESTS := $(patsubst tests/bpf/%.c,$(B)/bpftest/%,$(wildcard tests/bpf/test_*.c))
@@ -53,22 +57,33 @@ say       = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$@')
 	check-sanitized check-kernels check-package check-bench chaos bench bench-handoff bench-scale microbench fuzz \
 	fuzz-coverage install uninstall static deb clean
 
-all: $(B)/acme-steer
+all: $(B)/acme-steer $(B)/acme-steer-tls
 
-$(B)/acme-steer: $(OBJS)
+$(B)/acme-steer: $(filter-out $(TLS_OBJS),$(OBJS))
 	$(call say,CC)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MAIN_LIBS)
+
+# Of what is in both it has what it needs.
+$(B)/acme-steer-tls: $(TLS_OBJS) $(B)/shared.a
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -Wl,--as-needed $(LIBS)
+
+$(B)/shared.a: $(filter-out $(TLS_OBJS) $(B)/user/main.o $(B)/user/tls_program.o,$(OBJS))
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # One file for any x86-64 Linux (or whatever this machine is): Debian's static libraries, and in static/ the
 # little that is used of two libraries that have none. The linker warns of functions of glibc that may load
 # libraries of the machine where it runs: see static/nss.c, and OpenSSL loads none unless it is told to. What it
 # says is shown only when it fails.
 STATIC_OBJS := $(patsubst static/%.c,$(B)/static/%.o,$(wildcard static/*.c))
-STATIC_LIBS := $(filter-out -lmnl -lsystemd,$(LIBS))
+STATIC_LIBS := $(filter-out -lmnl,$(LIBS))
+# It has both programs in one, and loads nothing.
+DYNAMIC_ONLY := $(patsubst %,$(B)/user/%.o,lazy main_tls tls_program)
 
 static: $(B)/acme-steer-static
 
-$(B)/acme-steer-static: $(OBJS) $(STATIC_OBJS)
+$(B)/acme-steer-static: $(filter-out $(DYNAMIC_ONLY),$(OBJS)) $(STATIC_OBJS)
 	$(call say,CC)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -static-pie -s -o $@ $^ $(STATIC_LIBS) 2>$@.log || { cat $@.log >&2; exit 1; }
 
@@ -265,6 +280,7 @@ ZSHDIR  := $(SHARE)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-fu
 # Hooks, units and their page say /usr/local; installed, they say where it is.
 install: all
 	install -D -m 755 $(B)/acme-steer $(DESTDIR)$(PREFIX)/sbin/acme-steer
+	install -D -m 755 $(B)/acme-steer-tls $(DESTDIR)$(PREFIX)/libexec/acme-steer/acme-steer-tls
 	install -D -m 644 deploy/man/acme-steer.8 $(SHARE)/man/man8/acme-steer.8
 	install -D -m 644 deploy/README.md $(SHARE)/acme-steer/README.md
 	install -D -m 755 -t $(SHARE)/acme-steer/hooks $(filter-out %.md,$(wildcard deploy/hooks/*))
@@ -283,7 +299,7 @@ install: all
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/acme-steer $(SHARE)/man/man8/acme-steer.8
-	rm -rf $(SHARE)/acme-steer
+	rm -rf $(SHARE)/acme-steer $(DESTDIR)$(PREFIX)/libexec/acme-steer
 	rm -f $(patsubst deploy/systemd/%,$(DESTDIR)$(UNITDIR)/%,$(wildcard deploy/systemd/*.service))
 	rm -f $(BASHDIR)/acme-steer $(FISHDIR)/acme-steer.fish $(ZSHDIR)/_acme-steer
 

@@ -39,10 +39,6 @@ struct answer {
 	struct answer *previous, *next;
 };
 
-#define COUNTER_NAME(id, name, text) name,
-const char *const answer_counter_names[] = { ANSWER_COUNTERS(COUNTER_NAME) };
-_Static_assert(ARRAY_SIZE(answer_counter_names) == ANSWER_COUNTER_COUNT, "a name for each counter");
-
 static const uint8_t acme_alpn[] = { 0, 11, 10, 'a', 'c', 'm', 'e', '-', 't', 'l', 's', '/', '1' };
 
 static void list_append(struct answer_list *list, struct answer *answer)

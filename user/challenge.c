@@ -9,11 +9,11 @@
 #include "challenge.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "lazy.h"
 #include "util.h"
 
 #define BUCKETS 16384 /* a power of 2, above CHALLENGE_MAX */
@@ -109,7 +109,7 @@ int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLE
 	size_t token_len = strspn(key_authorization, base64url);
 	const char *thumbprint = key_authorization + token_len + 1;
 	uint8_t ignored[CHALLENGE_DIGEST];
-	unsigned len = CHALLENGE_DIGEST;
+	int err;
 
 	/* Cut short by a shell, it would still hash, and the CA would say no without saying why. */
 	if (token_len == 0 || key_authorization[token_len] != '.' || strlen(thumbprint) != 43 ||
@@ -118,9 +118,11 @@ int challenge_digest_of(const char *key_authorization, uint8_t ret_digest[CHALLE
 			      "key-authorization: \"%.100s\" is none; it is the token, a dot, and "
 			      "the account key's thumbprint (43 characters)",
 			      key_authorization);
-	if (EVP_Digest(key_authorization, strlen(key_authorization), ret_digest, &len, EVP_sha256(),
-		       NULL) != 1)
-		return refuse(error, error_size, -EIO, "key-authorization: OpenSSL can't hash it");
+	err = lazy_sha256(key_authorization, strlen(key_authorization), ret_digest);
+	if (err)
+		return refuse(error, error_size, err,
+			      "key-authorization: OpenSSL, which is to hash it, %s; give the digest",
+			      err == -ENOENT ? "is not there" : "can't");
 	return 0;
 }
 

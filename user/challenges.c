@@ -138,9 +138,6 @@ static int read_addition(const struct ctl_request *request, struct addition *ret
 			r = challenge_digest_parse(value, ret_addition->digest, error,
 						   CTL_MAX_ERROR);
 			has_digest = true;
-		} else if (strcmp(key, "key-authorization") == 0) {
-			r = challenge_digest_of(value, ret_addition->digest, error, CTL_MAX_ERROR);
-			has_digest = true;
 		} else if (strcmp(key, "domain") == 0 || strcmp(key, "responder") == 0) {
 			snprintf(error, CTL_MAX_ERROR, "%s: no such option of a challenge", key);
 			r = -1;
@@ -155,7 +152,7 @@ static int read_addition(const struct ctl_request *request, struct addition *ret
 	}
 	if (!has_name || !has_digest || options->n_ports != 1) {
 		snprintf(error, CTL_MAX_ERROR,
-			 "a challenge has a name, a digest or key-authorization, and one port");
+			 "a challenge has a name, a digest and one port");
 		return -1;
 	}
 	snprintf(options->name, sizeof(options->name), "challenge:%u", options->ports[0]);

@@ -14,7 +14,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -22,6 +21,7 @@
 #include "cmd.h"
 #include "cmd_options.h"
 #include "isolate.h"
+#include "lazy.h"
 #include "log.h"
 #include "resident.h"
 #include "util.h"
@@ -286,7 +286,7 @@ static bool take_signals(int fd, struct resident *resident, bool *stopping)
 			return true;
 		log_info("%s: closing all windows", strsignal((int)info.ssi_signo));
 		*stopping = true;
-		sd_notify(0, "STOPPING=1");
+		lazy_sd_notify("STOPPING=1");
 		resident_close_all(resident);
 	}
 	return false;
@@ -309,11 +309,11 @@ static uint64_t feed_watchdog(uint64_t now)
 	uint64_t usec;
 
 	if (!next_ns)
-		period_ns = sd_watchdog_enabled(0, &usec) > 0 ? usec * NSEC_PER_USEC / 3 : 0;
+		period_ns = lazy_sd_watchdog_enabled(&usec) > 0 ? usec * NSEC_PER_USEC / 3 : 0;
 	if (!period_ns)
 		return next_ns = UINT64_MAX;
 	if (now >= next_ns) {
-		sd_notify(0, "WATCHDOG=1");
+		lazy_sd_notify("WATCHDOG=1");
 		next_ns = now + period_ns;
 	}
 	return next_ns;
@@ -407,7 +407,7 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 		ctl_ready(options->ready_fd, CTL_READY, null_fd);
 	if (options->on_demand)
 		log_to_daemon(options->log_format);
-	sd_notify(0, "READY=1");
+	lazy_sd_notify("READY=1");
 	run(&resident, server, sig_fd, options->on_demand);
 	ctl_server_stop_listening(server);
 	ctl_server_free(server);
@@ -432,6 +432,7 @@ int cmd_serve(int argc, char **argv)
 	case CMD_GO:
 		break;
 	}
+	lazy_load_systemd();
 	err = isolate_surroundings(options.ready_fd);
 	if (err) {
 		log_error("closing what was left open: %s", strerror(-err));

@@ -59,7 +59,7 @@ static const int starter[] = {
 	SCMP_SYS(clone3),
 	SCMP_SYS(dup2),
 	SCMP_SYS(dup3),
-	SCMP_SYS(execve),
+	SCMP_SYS(execveat),
 	SCMP_SYS(close_range),
 	SCMP_SYS(pidfd_send_signal),
 	SCMP_SYS(poll),

@@ -31,6 +31,7 @@
 
 #include "log.h"
 #include "starter.h"
+#include "tls_program.h"
 #include "util.h"
 
 #define BACKLOG		 4096
@@ -86,6 +87,10 @@ struct keeper {
 	uint64_t counters[ANSWER_COUNTER_COUNT]; /* of earlier processes */
 	struct log_limit log_limit;
 };
+
+#define COUNTER_NAME(id, name, text) name,
+static const char *const counter_names[] = { ANSWER_COUNTERS(COUNTER_NAME) };
+_Static_assert(ARRAY_SIZE(counter_names) == ANSWER_COUNTER_COUNT, "a name for each counter");
 
 int keeper_new(keeper_fill fill, void *ctx, struct keeper **ret_keeper)
 {
@@ -272,8 +277,9 @@ static void start_process(struct keeper *keeper, uint64_t now)
 	if (err) {
 		snprintf(keeper->error, sizeof(keeper->error),
 			 "starting the built-in responder: %s",
-			 err == -EPIPE ? "who starts it is gone: restart the resident process"
-				       : strerror(-err));
+			 err == -EPIPE	 ? "who starts it is gone: restart the resident process"
+			 : err == -ENOENT ? TLS_PROGRAM_HELP
+					  : strerror(-err));
 		keeper->tries++;
 		wait_and_try_again(keeper, now);
 		return;
@@ -535,7 +541,7 @@ struct json_object *keeper_report(const struct keeper *keeper)
 		json_object_object_add(report, "error", json_object_new_string(keeper->error));
 	for (int i = 0; i < ANSWER_COUNTER_COUNT; i++)
 		json_object_object_add(
-			counters, answer_counter_names[i],
+			counters, counter_names[i],
 			json_object_new_int64(
 				(int64_t)(keeper->counters[i] + keeper->report.counters[i])));
 	json_object_object_add(report, "counters", counters);

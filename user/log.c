@@ -13,10 +13,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-/* The message is the caller's; where in our sources it comes from is of no use to anybody. */
-#define SD_JOURNAL_SUPPRESS_LOCATION
-#include <systemd/sd-journal.h>
-
+#include "lazy.h"
 #include "util.h"
 
 #define LOG_PREFIX     "acme-steer: "
@@ -139,7 +136,7 @@ static bool to_journal(const struct log_record *record)
 	char scratch[LOG_JOURNAL_SCRATCH];
 	size_t n = log_journal(record, scratch, iov);
 
-	return sd_journal_sendv(iov, (int)n) >= 0;
+	return lazy_sd_journal_sendv(iov, (int)n) >= 0;
 }
 
 static void to_json(const struct log_record *record)

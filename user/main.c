@@ -3,11 +3,12 @@
 #include <bpf/libbpf.h>
 #include <fcntl.h>
 #include <json-c/json.h>
-#include <openssl/crypto.h>
+#include <openssl/opensslv.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cmd.h"
+#include "lazy.h"
 #include "log.h"
 #include "util.h"
 
@@ -50,7 +51,7 @@ static int version(void)
 	       ACME_STEER_CLANG, LIBBPF_MAJOR_VERSION, LIBBPF_MINOR_VERSION, OPENSSL_VERSION_STR,
 	       JSON_C_VERSION);
 	printf("runs with:  libbpf %u.%u, OpenSSL %s, json-c %s\n", libbpf_major_version(),
-	       libbpf_minor_version(), OpenSSL_version(OPENSSL_VERSION_STRING), json_c_version());
+	       libbpf_minor_version(), lazy_openssl_version(), json_c_version());
 	return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
 }
 

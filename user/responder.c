@@ -22,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "answer.h"
 #include "isolate.h"
 #include "util.h"
 

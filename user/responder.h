@@ -2,7 +2,7 @@
 /*
  * The built-in responder: a process of its own, without rights, that answers challenges. And what
  * it and the resident process say to each other, over a SOCK_SEQPACKET socket, one struct a
- * message; both are the same program, so there is no version.
+ * message; both are of one release, so there is no version.
  */
 #ifndef RESPONDER_H
 #define RESPONDER_H
@@ -10,7 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "answer.h"
+#include "answer_counters.h"
+#include "challenge.h"
 
 #define RESPONDER_FD_LISTENER 3
 #define RESPONDER_FD_RESIDENT 4

@@ -29,9 +29,12 @@
 #include "isolate.h"
 #include "responder.h"
 #include "sanitizer.h"
+#include "tls_program.h"
 #include "util.h"
 
-#define SOCKET_FD 3 /* in the starter */
+/* In the starter. */
+#define SOCKET_FD  3
+#define PROGRAM_FD 4 /* the responder's, if it is there */
 #define MAX_OURS  8 /* responders that are there at once: one, and those that are ending */
 #define ANSWER_S  5 /* a starter that takes longer hangs */
 
@@ -64,7 +67,7 @@ union control {
 };
 
 /* In the new process: system calls only. Never returns. */
-static void __attribute__((noreturn)) become_responder(int listener, int socket)
+static void __attribute__((noreturn)) become_responder(int program, int listener, int socket)
 {
 	static char *const argv[] = { "acme-steer", "responder", NULL };
 	static char *const nothing[] = { NULL };
@@ -73,12 +76,15 @@ static void __attribute__((noreturn)) become_responder(int listener, int socket)
 	/* Above the fixed numbers first, so that none overwrites the other. */
 	listener = fcntl(listener, F_DUPFD, 10);
 	socket = fcntl(socket, F_DUPFD, 10);
+	program = fcntl(program, F_DUPFD_CLOEXEC, 10);
 	if (dup2(listener, RESPONDER_FD_LISTENER) < 0 || dup2(socket, RESPONDER_FD_RESIDENT) < 0)
 		_exit(1);
-	syscall(SYS_close_range, RESPONDER_FD_RESIDENT + 1, ~0U, 0);
+	syscall(SYS_close_range, RESPONDER_FD_RESIDENT + 1, program - 1, 0);
+	syscall(SYS_close_range, program + 1, ~0U, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	/* This very program, also when its file has been replaced. */
-	execve("/proc/self/exe", argv, environment);
+	/* The one that was there when the resident process began, also when its file has been
+	 * replaced. */
+	syscall(SYS_execveat, program, "", argv, environment, AT_EMPTY_PATH);
 	_exit(1);
 }
 
@@ -94,7 +100,7 @@ static void forget_ended(struct ours *ours)
 	}
 }
 
-static int start(struct ours *ours, const int fds[2])
+static int start(struct ours *ours, int program, const int fds[2])
 {
 	int pidfd = -1;
 	struct clone_args args = {
@@ -108,9 +114,11 @@ static int start(struct ours *ours, const int fds[2])
 		i++;
 	if (i == MAX_OURS)
 		return -EAGAIN;
+	if (program < 0)
+		return -ENOENT;
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0)
-		become_responder(fds[0], fds[1]);
+		become_responder(program, fds[0], fds[1]);
 	if (pid < 0)
 		return -errno;
 	ours[i] = (struct ours){ .pid = pid, .pidfd = pidfd };
@@ -136,8 +144,8 @@ static void take_fds(struct msghdr *message, int ret_fds[2])
 		memcpy(ret_fds, CMSG_DATA(header), 2 * sizeof(int));
 }
 
-/* Until the other end is closed. */
-static void serve(void)
+/* Until the other end is closed. @program: the responder's; -1: it is not there. */
+static void serve(int program)
 {
 	struct ours ours[MAX_OURS] = {};
 
@@ -160,7 +168,7 @@ static void serve(void)
 		take_fds(&message, fds);
 		forget_ended(ours);
 		if (request.kind == START && fds[0] >= 0)
-			answer.result = start(ours, fds);
+			answer.result = start(ours, program, fds);
 		else if (request.kind == KILL)
 			answer.result = end(ours, request.pid);
 		for (int i = 0; i < 2; i++)
@@ -186,6 +194,7 @@ static void ignore_signals(void)
 
 static void __attribute__((noreturn)) become_starter(int socket)
 {
+	int program = tls_program_open();
 	struct answer ready = {};
 	char error[256];
 	int null_fd;
@@ -194,14 +203,16 @@ static void __attribute__((noreturn)) become_starter(int socket)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	ignore_signals();
 	socket = fcntl(socket, F_DUPFD, 10);
+	program = fcntl(program, F_DUPFD, 10);
 	null_fd = fcntl(open("/dev/null", O_RDWR), F_DUPFD, 10);
 	if (dup2(null_fd, 0) < 0 || dup2(null_fd, 1) < 0 || dup2(null_fd, 2) < 0 ||
 	    dup2(socket, SOCKET_FD) < 0 || fcntl(SOCKET_FD, F_SETFD, FD_CLOEXEC) < 0 ||
-	    close_range(SOCKET_FD + 1, ~0U, 0) < 0)
+	    (program >= 0 && dup3(program, PROGRAM_FD, O_CLOEXEC) < 0) ||
+	    close_range(program >= 0 ? PROGRAM_FD + 1 : PROGRAM_FD, ~0U, 0) < 0)
 		_exit(1);
 	ready.result = isolate_starter(error, sizeof(error));
 	if (send(SOCKET_FD, &ready, sizeof(ready), MSG_NOSIGNAL) > 0 && ready.result == 0)
-		serve();
+		serve(program < 0 ? -1 : PROGRAM_FD);
 	if (SANITIZED)
 		exit(0); /* which looks for leaks */
 	_exit(0);

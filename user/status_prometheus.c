@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "answer.h"
+#include "answer_counters.h"
 #include "conn.h"
 #include "status_doc.h"
 #include "steer_shared.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: segment.c bpf_util.c log.c log_record.c addr.c
+// uses: segment.c bpf_util.c log.c lazy.c log_record.c addr.c
 /* What handoff_commit and handoff_replay say of the new socket, and when they take the guard entry
  * away. */
 #include "guard_bench.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: segment.c bpf_util.c log.c log_record.c addr.c
+// uses: segment.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * What guard_egress does with packets from a guarded connection: what the old socket must not say
  * any more. Only where a packet's owner counts is the guard attached, to lo.

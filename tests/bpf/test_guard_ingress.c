@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: segment.c bpf_util.c log.c log_record.c addr.c
+// uses: segment.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * What guard_ingress and guard_socket do with packets to a guarded connection: hold, park, pass or
  * give to the target. Only where a packet's owner counts are the guards attached, to lo.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: segment.c bpf_util.c log.c log_record.c addr.c
+// uses: segment.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * What handoff_seize and handoff_preflight say of real connections and listeners, and that the
  * guard entry that handoff_seize publishes agrees with what the sockets themselves say.

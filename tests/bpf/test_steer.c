@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: steer.c bpf_util.c log.c log_record.c addr.c
+// uses: steer.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * The decision of steer.bpf.c, by BPF_PROG_TEST_RUN of the very program that steer_attach()
  * attached, and by connections over lo: by its lease, its addresses, its sniffers. What full queues

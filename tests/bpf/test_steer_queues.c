@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: steer.c bpf_util.c log.c log_record.c addr.c
+// uses: steer.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * The decision of steer.bpf.c when a sniffer's queues are full, or SYN cookies are sent: by
  * verdicts and by connections over lo.

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from steer import BINARY
+from steer import BINARIES, BINARY
 
 EXIT_CODE = 86  # of a process that had a report
 
@@ -42,11 +42,17 @@ class Reports:
 
 
 def symbolized(report):
-    places = re.compile(rf"\({re.escape(str(BINARY))}\+(0x[0-9a-f]+)\)")
+    for binary in BINARIES:
+        report = symbolized_of(binary, report)
+    return report
+
+
+def symbolized_of(binary, report):
+    places = re.compile(rf"\({re.escape(str(binary))}\+(0x[0-9a-f]+)\)")
     addresses = places.findall(report)
     if not addresses:
         return report
-    out = subprocess.run(["llvm-symbolizer", f"--obj={BINARY}", "--output-style=GNU", "--no-inlines", "--functions",
+    out = subprocess.run(["llvm-symbolizer", f"--obj={binary}", "--output-style=GNU", "--no-inlines", "--functions",
                           "--basenames", *addresses], capture_output=True, text=True, check=True).stdout.splitlines()
     names = iter(zip(out[::2], out[1::2]))
     return places.sub(lambda _: " ".join(next(names)), report)

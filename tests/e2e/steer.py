@@ -14,6 +14,8 @@ from lab import BUILD, bpf_descriptors, kill_pid, longer, sh, wait_until
 Result = collections.namedtuple("Result", "code out err")
 
 BINARY = pathlib.Path(os.environ.get("ACME_STEER", BUILD / "acme-steer")).resolve()
+# And what speaks TLS for it.
+BINARIES = BINARY, BINARY.with_name("acme-steer-tls")
 
 RULE_PROTOCOL = 172  # of the relay's rules and routes
 
@@ -116,7 +118,7 @@ class Steer:
                 exe = os.readlink(f"/proc/{pid}/exe")
             except OSError:
                 continue
-            if exe.split(" ")[0] == str(BINARY):
+            if exe.split(" ")[0] in map(str, BINARIES):
                 found.append(pid)
         return found
 
@@ -164,8 +166,9 @@ class Steer:
 
 
 def refused_calls():
-    """What the kernel's log has of system calls that filters of this binary refused."""
-    return [line for line in sh("dmesg").splitlines() if "type=1326" in line and f'exe="{BINARY}"' in line]
+    """What the kernel's log has of system calls that filters of these binaries refused."""
+    return [line for line in sh("dmesg").splitlines()
+            if "type=1326" in line and any(f'exe="{binary}"' in line for binary in BINARIES)]
 
 
 class Kernel:

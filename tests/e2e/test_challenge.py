@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from lab import kill_pid, wait_until
 from load import assert_all_ok, start_tlsload
 from servers import tls_client
-from steer import plane_options
+from steer import BINARY, plane_options
 from test_way_out import assert_nothing_left
 
 pytestmark = pytest.mark.needs_steer
@@ -378,3 +379,24 @@ def test_refused_by_the_socket(lab, nginx, steer):
         assert last.startswith("error: ") and re.search(pattern, last), (lines, last)
     assert list(challenges(steer)) == [NAME]
     remove(steer, NAME)
+
+
+def test_part_that_speaks_tls_is_missing(lab, nginx, steer, kernel):
+    """Whoever copies the one file is told what else there is; windows need no more."""
+    binary = lab.dir / "half" / "acme-steer"
+    binary.parent.mkdir()
+    shutil.copy(BINARY, binary)
+
+    def run(*argv):
+        return subprocess.run(lab.edge.command([binary, *argv]), capture_output=True, text=True, check=False, timeout=60)
+
+    for argv in (["challenge", "add", NAME, digest().hex(), *plane_options(steer.plane)], ["probe", NAME]):
+        done = run(*argv)
+        assert done.returncode == FAILED, done
+        line, = done.stderr.splitlines()
+        assert re.search(f"{argv[0]}: .*acme-steer-tls is not there.*install it again", line), line
+    assert challenges(steer) == {}
+    assert run("open", *plane_options(steer.plane)).returncode == DONE
+    assert run("close").returncode == DONE
+    wait_until(lambda: not (steer.status() or {}).get("pid"), what="the resident process has ended")
+    assert_nothing_left(lab, kernel, steer)

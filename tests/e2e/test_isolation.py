@@ -69,9 +69,14 @@ def check(lab, steer):
     assert status_of(f"/proc/{responder}")["PPid"] == str(pid)
     assert status_of(f"/proc/{pid}")["Umask"] == "0077"
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    # The starter has a socket to it, and what tells of the responder's end.
+    # What speaks TLS, and only that, has a library for it.
+    for process, has in ((pid, False), (responder, True)):
+        with open(f"/proc/{process}/maps", encoding="utf-8") as f:
+            assert ("libssl" in f.read()) == has
+    # The starter has a socket to it, the responder's program, and what tells of the responder's end.
     fds = {fd: os.readlink(f"/proc/{starter}/fd/{fd}") for fd in os.listdir(f"/proc/{starter}/fd")}
-    assert sorted(re.sub(r":.*", "", link) for link in fds.values()) == ["/dev/null"] * 3 + ["anon_inode", "socket"], fds
+    assert sorted(re.sub(r":.*", "", link) for link in fds.values()) == (
+        ["/dev/null"] * 3 + [str(BINARY.with_name("acme-steer-tls")), "anon_inode", "socket"]), fds
     steer.ok("challenge", "remove", "isolation.example.test")
     return pid
 

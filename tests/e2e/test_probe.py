@@ -15,7 +15,7 @@ import pytest
 
 from lab import longer, wait_until
 from servers import make_cert, openssl_responder
-from steer import BINARY
+from steer import BINARIES, BINARY
 from test_challenge import add, base64url, colons, remove
 
 pytestmark = pytest.mark.needs_steer
@@ -44,9 +44,11 @@ class Result:
 
 @pytest.fixture(scope="module")
 def binary(lab):
-    copy = lab.dir / "acme-steer-for-all"
-    shutil.copy(BINARY, copy)
-    return copy
+    folder = lab.dir / "for-all"
+    folder.mkdir()
+    for program in BINARIES:
+        shutil.copy(program, folder)
+    return folder / BINARY.name
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-// uses: challenge.c timers.c name.c
+// uses: challenge.c lazy.c timers.c name.c
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * libFuzzer target for the texts of a challenge: challenge_digest_parse() and challenge_digest_of().

@@ -62,6 +62,7 @@ getent group acme-steer
 new new
 acme-steer --version
 man -w 8 acme-steer
+acme-steer probe --help | sed 's/^/probe /'
 acme-steer status || echo "status $?"
 dpkg --purge acme-steer >&2
 getent group acme-steer || echo "no group"
@@ -70,7 +71,7 @@ new left
     lines = out.splitlines()
     assert lines[0].startswith("acme-steer:")
     new = [line.removeprefix("new ") for line in lines if line.startswith("new ")]
-    for path in ("/usr/sbin/acme-steer", "/usr/share/man/man8/acme-steer.8.gz",
+    for path in ("/usr/sbin/acme-steer", "/usr/libexec/acme-steer/acme-steer-tls", "/usr/share/man/man8/acme-steer.8.gz",
                  "/usr/share/acme-steer/hooks/lego", "/usr/share/acme-steer/hooks/dehydrated",
                  "/usr/share/acme-steer/certbot/certbot_acme_steer.py",
                  "/usr/share/doc/acme-steer/docs/troubleshooting.md",
@@ -82,6 +83,7 @@ new left
     assert any(line.startswith("acme-steer 0.") for line in lines), out
     assert "/usr/share/man/man8/acme-steer.8.gz" in lines, out
     assert "status 3" in lines, out
+    assert any(line.startswith("probe Usage:") for line in lines), out
     assert "no group" in lines, out
     assert [line for line in lines if line.startswith("left ")] == [], out
 

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -22,6 +23,7 @@
 
 #include "keeper.h"
 #include "rfc8737_check.h"
+#include "tls_program.h"
 #include "util.h"
 
 #define ACME_ALPN \
@@ -32,6 +34,12 @@
 static struct keeper *keeper;
 static struct endpoint at;
 static struct challenge_set challenges; /* what a new process is told */
+
+/* The test is the responder's program, too. */
+int tls_program_open(void)
+{
+	return open("/proc/self/exe", O_PATH | O_CLOEXEC);
+}
 
 static inline void fill(void *ctx, struct keeper *new)
 {

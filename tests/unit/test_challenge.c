@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: challenge.c timers.c name.c
+// uses: challenge.c lazy.c timers.c name.c
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

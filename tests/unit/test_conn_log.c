@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: conn_log.c log.c log_record.c addr.c
+// uses: conn_log.c log.c lazy.c log_record.c addr.c
 /* Lines for steered connections: which have one, what it says, and how many strangers can provoke.
  */
 #include <setjmp.h>

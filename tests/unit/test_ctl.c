@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: ctl.c ctl_server.c ctl_client.c log.c log_record.c
+// uses: ctl.c ctl_server.c ctl_client.c log.c lazy.c log_record.c
 /* What both ends of the control socket share: the texts of requests, the lock, the network
  * namespace. */
 #include "ctl_bench.h"

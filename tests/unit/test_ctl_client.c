@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: ctl.c ctl_server.c ctl_client.c log.c log_record.c
+// uses: ctl.c ctl_server.c ctl_client.c log.c lazy.c log_record.c
 /*
  * A verb's end of the control socket, against a server in a child or a resident process that it
  * starts: this program plays that, too ("serve" as its first argument, the socket's path in

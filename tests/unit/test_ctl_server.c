@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: ctl.c ctl_server.c ctl_client.c log.c log_record.c
+// uses: ctl.c ctl_server.c ctl_client.c log.c lazy.c log_record.c
 /* The resident process's end of the control socket, in this process and driven by pump(). */
 #include "ctl_bench.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: keeper.c starter.c responder.c answer.c certificate.c isolate.c filter.c challenge.c timers.c name.c addr.c log.c log_record.c
+// uses: keeper.c starter.c responder.c answer.c certificate.c isolate.c filter.c challenge.c timers.c name.c addr.c log.c lazy.c log_record.c
 /* What a CA, and anybody else, gets from the built-in responder. */
 #include <sys/resource.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: routes.c window.c window_index.c tally.c challenge.c timers.c name.c addr.c
+// uses: routes.c window.c window_index.c tally.c challenge.c lazy.c timers.c name.c addr.c
 /* Where connections go: while their window is open, when it has just been closed, without one. */
 #include <setjmp.h>
 #include <stdarg.h>

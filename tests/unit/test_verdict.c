@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: verdict.c probe.c validate.c challenge.c timers.c name.c addr.c
+// uses: verdict.c probe.c validate.c challenge.c lazy.c timers.c name.c addr.c
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: hello.c segment.c challenge.c timers.c window.c window_index.c name.c addr.c
+// uses: hello.c segment.c challenge.c lazy.c timers.c window.c window_index.c name.c addr.c
 /*
  * The inner functions, many times: hello_parse() on captured ClientHellos, the segment builder, and
  * what is asked of windows and challenges.

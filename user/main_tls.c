@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* acme-steer-tls: the commands of acme-steer that speak TLS. It is started by acme-steer. */
+#include <string.h>
+
+#include "cmd.h"
+#include "log.h"
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (strcmp(name, "probe") == 0)
+		return cmd_probe(argc - 1, argv + 1);
+	if (strcmp(name, "responder") == 0)
+		return cmd_responder(argc - 1, argv + 1);
+	log_error("this is a part of acme-steer; see `acme-steer --help`");
+	return EXIT_USAGE;
+}
