@@ -345,9 +345,9 @@ discard:
 }
 
 /* The request is not there: a SYN cookie, or the packet had another name here than it gets. */
-static __always_inline void early_lost_sight(const struct packet *packet)
+static __always_inline void early_lost_sight(const struct early_syn *syn)
 {
-	if (!is_early(&packet->key))
+	if (!is_fresh(syn))
 		return;
 	count(COUNTER_EARLY_UNREAD);
 	early_shut_until_ns = bpf_ktime_get_ns() + EARLY_SHUT_NS;
@@ -399,6 +399,8 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 	/* A web server that is being restarted: a sniffer waits for it. */
 	if (!is_orphan(request) && bpf_ntohl(packet->tcp.seq) == request->rcv_isn + 1 &&
 	    hello_look(skb, ip_offset(skb) + packet->header_len, payload) == HELLO_VISITOR) {
+		syn->hello_seq = packet->tcp.seq;
+		syn->passed = true;
 		count(COUNTER_EARLY_PASSED);
 		return TCX_NEXT;
 	}
@@ -436,13 +438,16 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 			bpf_map_delete_elem(&early_syns, &packet->key);
 		return TCX_NEXT;
 	}
+	/* Of nearly all packets no more has to be asked. */
+	syn = bpf_map_lookup_elem(&early_syns, &packet->key);
+	if (!syn || (syn->passed && packet->tcp.seq != syn->hello_seq))
+		return TCX_NEXT;
 	sk = connection_lookup(skb, &packet->key);
 	if (!sk)
 		return TCX_NEXT;
 	if (sk->state == STATE_LISTEN) {
-		early_lost_sight(packet);
-	} else if (sk->state == STATE_NEW_SYN_RECV &&
-		   (syn = bpf_map_lookup_elem(&early_syns, &packet->key))) {
+		early_lost_sight(syn);
+	} else if (sk->state == STATE_NEW_SYN_RECV) {
 		/* Not bpf_skc_to_tcp_request_sock(): it has none for an MPTCP listener. */
 		request = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_request_sock));
 		verdict = early_judge(skb, packet, syn, request);

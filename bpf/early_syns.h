@@ -20,11 +20,16 @@ struct {
 	__type(value, struct early_syn);
 } early_syns SEC(".maps");
 
+static __always_inline bool is_fresh(const struct early_syn *syn)
+{
+	return bpf_ktime_get_ns() - syn->at_ns < EARLY_SYN_NS;
+}
+
 static __always_inline bool is_early(const struct flow_key *key)
 {
 	const struct early_syn *syn = bpf_map_lookup_elem(&early_syns, key);
 
-	return syn && bpf_ktime_get_ns() - syn->at_ns < EARLY_SYN_NS;
+	return syn && is_fresh(syn);
 }
 
 #endif

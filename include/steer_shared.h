@@ -170,9 +170,11 @@ struct released {
 /* What is known of such a handshake. */
 struct early_syn {
 	__u64 at_ns;	/* when the SYN passed its device, bpf_ktime_get_ns() */
+	__be32 hello_seq; /* passed: where the ClientHello begins */
+	__u8 passed;	/* the ClientHello was a visitor's; what comes behind it is let be */
 	__u8 acked;	/* the client has answered a SYN-ACK, without saying anything */
 	__u8 timeouts;	/* then, those that the request had had by then */
-	__u8 pad[6];
+	__u8 pad[1];
 };
 
 /* A SYN is on its way from the device to the look-up of a listener for less than that. */
