@@ -22,6 +22,7 @@
 #include "early_hello.h"
 #include "early_syns.h"
 #include "guard_packet.h"
+#include "leases.h"
 
 #define AF_INET6	 10
 #define PACKET_HOST	 0
@@ -40,15 +41,6 @@
 /* After a handshake that was lost sight of, so long all are steered. */
 #define EARLY_SHUT_NS 10000000000ull
 
-/* Until when the ClientHellos of a port (host order) are read here, bpf_ktime_get_ns(); 0: no. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 65536);
-	__type(key, __u32);
-	__type(value, __u64);
-} early_leases SEC(".maps");
-
 /* To the process: struct early_event. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -62,7 +54,7 @@ struct {
 	__type(value, struct hello_room);
 } hello_rooms SEC(".maps");
 
-/* How many ports have a lease: while it is 0 no packet costs a look-up. */
+/* How many ports have such a lease: while it is 0 no packet costs a look-up. */
 __u32 n_early_ports = 0;
 /* Until then all are steered, bpf_ktime_get_ns(). */
 __u64 early_shut_until_ns = 0;
@@ -86,10 +78,11 @@ static __always_inline enum hello_kind hello_look(struct __sk_buff *skb, __u32 o
 static __always_inline bool early_leased(const struct packet *packet)
 {
 	__u32 port = bpf_ntohs(packet->key.local_port);
-	__u64 *until_ns;
+	__u64 *until_ns, lease;
 
-	until_ns = bpf_map_lookup_elem(&early_leases, &port);
-	return until_ns && *until_ns && bpf_ktime_get_ns() < *until_ns;
+	until_ns = bpf_map_lookup_elem(&leases, &port);
+	lease = until_ns ? *until_ns : 0;
+	return (lease & LEASE_EARLY) && bpf_ktime_get_ns() < lease;
 }
 
 /*

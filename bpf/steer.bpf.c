@@ -19,6 +19,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "early_syns.h"
+#include "leases.h"
 #include "kernel_types.h"
 #include "lookup.h"
 #include "steer_shared.h"
@@ -33,15 +34,6 @@
  */
 #define MARK_OVER_TICKS 120000
 #define MARK_GOOD_TICKS 6000
-
-/* Until when connections to a port (host order) are steered, bpf_ktime_get_ns(); 0: not at all. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 65536);
-	__type(key, __u32);
-	__type(value, __u64);
-} leases SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
@@ -170,22 +162,23 @@ int steer(struct bpf_sk_lookup *ctx)
 	__u32 index = bpf_get_smp_processor_id() % n_sniffers;
 	struct bpf_sock *sniffer;
 	struct tcp_sock *tp;
-	__u64 *lease, now;
+	__u64 *until_ns, lease, now;
 	long err;
 
 	/* Port 0 is nobody's: the hand-off itself is looking for the web server's listener. */
 	if (ctx->protocol != IPPROTO_TCP || remote_port_be == 0)
 		return SK_PASS;
 
-	lease = bpf_map_lookup_elem(&leases, &port);
-	if (!lease || *lease == 0)
+	until_ns = bpf_map_lookup_elem(&leases, &port);
+	lease = until_ns ? *until_ns : 0;
+	if (!lease)
 		return SK_PASS;
 	now = bpf_ktime_get_ns();
-	if (now >= *lease)
+	if (now >= lease)
 		return pass(COUNTER_PASSED_LEASE);
 	if (is_relay_source(ctx, remote_port_be))
 		return pass(COUNTER_PASSED_RELAY);
-	if (is_read_early(ctx, remote_port_be))
+	if ((lease & LEASE_EARLY) && is_read_early(ctx, remote_port_be))
 		return pass(COUNTER_EARLY);
 
 	sniffer = bpf_map_lookup_elem(&sniffers, &index);

@@ -161,6 +161,13 @@ struct released {
 	__u32 pad;
 };
 
+/*
+ * A lease: until when connections to a port are steered. Its lowest bit, of a nanosecond: the guard
+ * may read visitors' ClientHellos on their way instead, see bpf/early.h.
+ */
+#define LEASE_PORTS 65536
+#define LEASE_EARLY 1ull
+
 /* Of a guarded device. */
 #define DEVICE_GUARDED 1
 #define DEVICE_USED    2 /* and a client came by it whose ClientHello the guard was to read */

@@ -182,7 +182,7 @@ void checks_steering(struct doctor *doctor)
 		check_set(check, CHECK_WARN, NOT_ROOT, "not tried: capabilities are missing");
 		return;
 	}
-	if (steer_new(1, -1, &steer, error, sizeof(error)) < 0) {
+	if (steer_new(1, NULL, &steer, error, sizeof(error)) < 0) {
 		set_error(check, CHECK_FAIL, error[0] ? error : "no memory", "");
 		return;
 	}
@@ -206,7 +206,7 @@ void checks_handoff(struct doctor *doctor)
 		check_set(check, CHECK_WARN, NOT_ROOT, "not tried: capabilities are missing");
 		return;
 	}
-	err = guards_new(&doctor->guards, -1, error, sizeof(error));
+	err = guards_new(&doctor->guards, NULL, error, sizeof(error));
 	if (err < 0) {
 		doctor->guards = NULL;
 		check_set(check, CHECK_WARN,

@@ -211,11 +211,14 @@ static bool alive(struct engine *engine)
 
 void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns, bool early)
 {
+	const struct programs *programs = &engine->programs;
+
 	if (until_ns && !alive(engine))
 		return;
-	steer_lease(engine->programs.steer, port, until_ns);
-	if (engine->programs.guards)
-		guards_early_lease(engine->programs.guards, port, early ? until_ns : 0);
+	steer_lease(programs->steer, port, until_ns,
+		    early && programs->guards && guards_can_read(programs->guards));
+	if (programs->guards)
+		guards_read(programs->guards, steer_early_ports(programs->steer));
 }
 
 void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,

@@ -47,9 +47,8 @@ struct guards {
 	size_t n_expected;
 	unsigned expected[EXPECT_MAX];
 	int ioctl_fd;
-	uint64_t *early_leases; /* mapped: one for each port; NULL: handshakes can't be ended */
 	struct requests *requests;
-	struct ring_buffer *early_ring;
+	struct ring_buffer *early_ring; /* NULL: all connections are steered */
 	void (*early_each)(void *ctx, const struct early_event *event);
 	void *early_ctx;
 	unsigned early_left; /* of EVENTS_AT_ONCE */
@@ -95,7 +94,6 @@ static int early_event(void *ctx, void *data, size_t size)
 /* Whatever fails: then every connection is steered. */
 static void early_init(struct guards *guards)
 {
-	void *leases;
 	int err = requests_new(&guards->requests);
 
 	if (err) {
@@ -105,15 +103,10 @@ static void early_init(struct guards *guards)
 	}
 	guards->early_ring = ring_buffer__new(bpf_map__fd(guards->bpf->maps.early_events),
 					      early_event, guards, NULL);
-	if (!guards->early_ring)
-		return;
-	leases = mmap(NULL, LEASE_PORTS * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED,
-		      bpf_map__fd(guards->bpf->maps.early_leases), 0);
-	if (leases != MAP_FAILED)
-		guards->early_leases = leases;
 }
 
-int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_t error_size)
+int guards_new(struct guards **ret_guards, const struct shared_maps *maps, char *error,
+	       size_t error_size)
 {
 	struct guards *guards = calloc(1, sizeof(*guards));
 	int err;
@@ -134,9 +127,7 @@ int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_
 		snprintf(error, error_size, "opening the hand-off programs: %s", strerror(-err));
 		goto fail;
 	}
-	err = 0;
-	if (early_syns_fd >= 0)
-		err = bpf_map__reuse_fd(guards->bpf->maps.early_syns, early_syns_fd);
+	err = shared_maps_use(maps, guards->bpf->maps.leases, guards->bpf->maps.early_syns);
 	if (!err)
 		err = handoff_bpf__load(guards->bpf);
 	if (err) {
@@ -146,7 +137,7 @@ int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_
 					 "bpf_sk_assign_tcp_reqsk, with CONFIG_SYN_COOKIES)");
 		goto fail;
 	}
-	if (early_syns_fd >= 0)
+	if (maps)
 		early_init(guards);
 	*ret_guards = guards;
 	return 0;
@@ -183,9 +174,6 @@ void guards_reset(struct guards *guards)
 		close(device->links[1]);
 	}
 	guards->n_devices = 0;
-	/* A window that was renewed without one of its ports has left that one's lease to run out. */
-	if (guards->early_leases && guards->bpf->bss->n_early_ports)
-		memset(guards->early_leases, 0, LEASE_PORTS * sizeof(uint64_t));
 	guards->bpf->bss->n_early_ports = 0;
 }
 
@@ -197,8 +185,6 @@ void guards_free(struct guards *guards)
 		guards_reset(guards);
 	if (guards->ioctl_fd >= 0)
 		close(guards->ioctl_fd);
-	if (guards->early_leases)
-		munmap(guards->early_leases, LEASE_PORTS * sizeof(uint64_t));
 	ring_buffer__free(guards->early_ring);
 	requests_free(guards->requests);
 	handoff_bpf__destroy(guards->bpf);
@@ -206,16 +192,14 @@ void guards_free(struct guards *guards)
 	free(guards);
 }
 
-void guards_early_lease(struct guards *guards, uint16_t port, uint64_t until_ns)
+bool guards_can_read(const struct guards *guards)
 {
-	uint64_t before;
+	return guards->early_ring != NULL;
+}
 
-	if (!guards->early_leases)
-		return;
-	before = __atomic_exchange_n(&guards->early_leases[port], until_ns, __ATOMIC_RELEASE);
-	if (!before != !until_ns)
-		__atomic_fetch_add(&guards->bpf->bss->n_early_ports, until_ns ? 1 : UINT32_MAX,
-				   __ATOMIC_RELEASE);
+void guards_read(struct guards *guards, unsigned n_ports)
+{
+	__atomic_store_n(&guards->bpf->bss->n_early_ports, n_ports, __ATOMIC_RELEASE);
 }
 
 int guards_early_fd(const struct guards *guards)

@@ -10,6 +10,7 @@
 
 #include "addr.h"
 #include "limit.h"
+#include "shared_maps.h"
 #include "steer_shared.h"
 
 struct guards;
@@ -29,10 +30,10 @@ extern const char *const seize_texts[SEIZE_RESULTS];
 
 /*
  * Loads the programs: this is how it is found out whether the kernel can hand off. Nothing is
- * attached yet. @early_syns_fd: the map that they share with the steering program; -1: with none.
- * Returns 0, or -errno with one line in @error.
+ * attached yet. @maps: those that they share with the steering program; NULL: none. Returns 0, or -errno with one line in @error.
  */
-int guards_new(struct guards **ret_guards, int early_syns_fd, char *error, size_t error_size);
+int guards_new(struct guards **ret_guards, const struct shared_maps *maps, char *error,
+	       size_t error_size);
 
 /*
  * Begins to guard the devices that connections will probably come by: those that any came by in the
@@ -50,12 +51,11 @@ void guards_reset(struct guards *guards);
 /* Detaches from all devices and unloads. NULL is fine. */
 void guards_free(struct guards *guards);
 
-/*
- * Has the guard read the ClientHellos of @port (host order) on their way to the web server until
- * @until_ns (CLOCK_MONOTONIC), or no longer when it is 0: bpf/early.h. Where handshakes can't be
- * ended (user/requests.c) it does nothing.
- */
-void guards_early_lease(struct guards *guards, uint16_t port, uint64_t until_ns);
+/* Can they read ClientHellos on their way? Not where handshakes can't be ended: user/requests.c. */
+bool guards_can_read(const struct guards *guards);
+
+/* There are @n_ports ports with an early lease, see steer_lease(). */
+void guards_read(struct guards *guards, unsigned n_ports);
 
 /* Becomes readable when the guard has taken a connection early. */
 int guards_early_fd(const struct guards *guards);

@@ -277,7 +277,7 @@ static void start_process(struct keeper *keeper, uint64_t now)
 	if (err) {
 		snprintf(keeper->error, sizeof(keeper->error),
 			 "starting the built-in responder: %s",
-			 err == -EPIPE	 ? "who starts it is gone: restart the resident process"
+			 err == -EPIPE	  ? "who starts it is gone: restart the resident process"
 			 : err == -ENOENT ? TLS_PROGRAM_HELP
 					  : strerror(-err));
 		keeper->tries++;

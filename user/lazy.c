@@ -12,11 +12,11 @@
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-journal.h>
 
-#define STRING(text)	 #text
-#define SONAME(name, n)	 SONAME_OF(name, n)
+#define STRING(text)	   #text
+#define SONAME(name, n)	   SONAME_OF(name, n)
 #define SONAME_OF(name, n) name STRING(n)
-#define LIBCRYPTO	 SONAME("libcrypto.so.", OPENSSL_SHLIB_VERSION)
-#define LIBSYSTEMD	 "libsystemd.so.0"
+#define LIBCRYPTO	   SONAME("libcrypto.so.", OPENSSL_SHLIB_VERSION)
+#define LIBSYSTEMD	   "libsystemd.so.0"
 
 static struct {
 	pthread_once_t once;

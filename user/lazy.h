@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What is used of libraries that few runs of this program need: they are loaded with the first call.
- * To link OpenSSL and libsystemd, and what that needs in turn, takes two milliseconds, longer than
- * all of `open` and `close`, which stand in hooks. Any thread.
+ * What is used of libraries that few runs of this program need: they are loaded with the first
+ * call. To link OpenSSL and libsystemd, and what that needs in turn, takes two milliseconds, longer
+ * than all of `open` and `close`, which stand in hooks. Any thread.
  */
 #ifndef LAZY_H
 #define LAZY_H
@@ -22,7 +22,8 @@ const char *lazy_openssl_version(void);
 /* For a process that will not be able to load anything once it has filtered its system calls. */
 void lazy_load_systemd(void);
 
-/* sd_notify(3), sd_watchdog_enabled(3), sd_journal_sendv(3). -ENOENT: libsystemd can't be loaded. */
+/* sd_notify(3), sd_watchdog_enabled(3), sd_journal_sendv(3). -ENOENT: libsystemd can't be loaded.
+ */
 int lazy_sd_notify(const char *state);
 int lazy_sd_watchdog_enabled(uint64_t *ret_usec);
 int lazy_sd_journal_sendv(const struct iovec *iov, int n);

@@ -19,7 +19,8 @@
 /* What both are loaded with. */
 struct loading {
 	struct programs programs;
-	int early_syns_fd; /* the map that they share; -1: they can't */
+	struct shared_maps maps;
+	bool sharing; /* else visitors are all steered */
 };
 
 /* Without it everything is relayed. */
@@ -28,34 +29,29 @@ static void *load_guards(void *arg)
 	struct loading *loading = arg;
 	struct programs *programs = &loading->programs;
 
-	if (guards_new(&programs->guards, loading->early_syns_fd, programs->no_handoff,
-		       sizeof(programs->no_handoff)) < 0)
+	if (guards_new(&programs->guards, loading->sharing ? &loading->maps : NULL,
+		       programs->no_handoff, sizeof(programs->no_handoff)) < 0)
 		programs->guards = NULL;
 	return NULL;
-}
-
-static int early_syns_make(void)
-{
-	return bpf_map_create(BPF_MAP_TYPE_LRU_HASH, "early_syns", sizeof(struct flow_key),
-			      sizeof(struct early_syn), EARLY_SYNS_MAX, NULL);
 }
 
 int programs_load(unsigned n_sniffers, struct programs *ret_programs, char *error,
 		  size_t error_size)
 {
-	struct loading loading = { .early_syns_fd = early_syns_make() };
+	struct loading loading = {};
 	struct programs programs;
 	pthread_t thread;
-	int no_thread = thread_start(&thread, load_guards, &loading);
-	int err = steer_new(n_sniffers, loading.early_syns_fd, &loading.programs.steer, error,
-			    error_size);
+	int no_thread, err;
 
+	loading.sharing = shared_maps_new(&loading.maps) == 0;
+	no_thread = thread_start(&thread, load_guards, &loading);
+	err = steer_new(n_sniffers, loading.sharing ? &loading.maps : NULL, &loading.programs.steer,
+			error, error_size);
 	if (no_thread)
 		load_guards(&loading);
 	else
 		pthread_join(thread, NULL);
-	if (loading.early_syns_fd >= 0)
-		close(loading.early_syns_fd);
+	shared_maps_close(&loading.maps);
 	programs = loading.programs;
 	if (err) {
 		programs_free(&programs);

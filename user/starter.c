@@ -35,8 +35,8 @@
 /* In the starter. */
 #define SOCKET_FD  3
 #define PROGRAM_FD 4 /* the responder's, if it is there */
-#define MAX_OURS  8 /* responders that are there at once: one, and those that are ending */
-#define ANSWER_S  5 /* a starter that takes longer hangs */
+#define MAX_OURS   8 /* responders that are there at once: one, and those that are ending */
+#define ANSWER_S   5 /* a starter that takes longer hangs */
 
 enum kind { START, KILL };
 

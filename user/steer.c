@@ -21,20 +21,19 @@
 #include "steer.skel.h"
 #include "util.h"
 
-#define LEASE_PORTS 65536
-
 struct steer {
 	struct steer_bpf *bpf;
 	struct bpf_link *link;
 	uint64_t *leases; /* mapped: one for each port */
+	unsigned n_early; /* of them */
 };
 
 #define COUNTER_NAME(id, name, text) name,
 const char *const steer_counter_names[] = { STEER_COUNTERS(COUNTER_NAME) };
 _Static_assert(ARRAY_SIZE(steer_counter_names) == STEER_COUNTER_COUNT, "a name for each counter");
 
-int steer_new(unsigned n_sniffers, int early_syns_fd, struct steer **ret_steer, char *error,
-	      size_t error_size)
+int steer_new(unsigned n_sniffers, const struct shared_maps *maps, struct steer **ret_steer,
+	      char *error, size_t error_size)
 {
 	struct steer *steer = calloc(1, sizeof(*steer));
 	int err;
@@ -50,9 +49,7 @@ int steer_new(unsigned n_sniffers, int early_syns_fd, struct steer **ret_steer, 
 		goto fail;
 	}
 	steer->bpf->rodata->n_sniffers = n_sniffers;
-	err = 0;
-	if (early_syns_fd >= 0)
-		err = bpf_map__reuse_fd(steer->bpf->maps.early_syns, early_syns_fd);
+	err = shared_maps_use(maps, steer->bpf->maps.leases, steer->bpf->maps.early_syns);
 	if (!err)
 		err = steer_bpf__load(steer->bpf);
 	if (err) {
@@ -93,9 +90,20 @@ int steer_set_sniffer(struct steer *steer, unsigned index, int fd)
 				    sizeof(value), BPF_ANY);
 }
 
-void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns)
+void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns, bool early)
 {
-	__atomic_store_n(&steer->leases[port], until_ns, __ATOMIC_RELEASE);
+	uint64_t before;
+
+	early = early && until_ns;
+	until_ns = early ? until_ns | LEASE_EARLY : until_ns & ~LEASE_EARLY;
+	before = __atomic_exchange_n(&steer->leases[port], until_ns, __ATOMIC_RELEASE);
+	if ((before & LEASE_EARLY) != (until_ns & LEASE_EARLY))
+		steer->n_early += early ? 1 : -1;
+}
+
+unsigned steer_early_ports(const struct steer *steer)
+{
+	return steer->n_early;
 }
 
 bool steer_is_leased(const struct steer *steer, uint16_t port)
@@ -132,6 +140,11 @@ void steer_reset(struct steer *steer)
 	struct relay_source key;
 
 	steer_detach(steer);
+	/* A window that was renewed without one of its ports has left that one's lease to run out.
+	 */
+	if (steer->n_early)
+		memset(steer->leases, 0, LEASE_PORTS * sizeof(*steer->leases));
+	steer->n_early = 0;
 	memset((void *)steer->bpf->bss->syn_cookie_times, 0,
 	       sizeof(steer->bpf->bss->syn_cookie_times));
 	while (bpf_map_get_next_key(sources, NULL, &key) == 0)

@@ -8,12 +8,13 @@
 #include <stdint.h>
 
 #include "addr.h"
+#include "shared_maps.h"
 #include "steer_shared.h"
 
 /* How long a lease lasts when nobody renews it, and how often it is renewed. */
 #define STEER_LEASE_NS 900000000u
 /* A lease that is over: what comes is passed by, and counted. */
-#define STEER_LEASE_PAST 1u
+#define STEER_LEASE_PAST 2u
 #define STEER_RENEW_NS	 200000000u
 
 struct steer;
@@ -21,12 +22,12 @@ struct steer;
 extern const char *const steer_counter_names[STEER_COUNTER_COUNT];
 
 /*
- * Loads the program for @n_sniffers sockets into the kernel. @early_syns_fd: the map that it shares
- * with the guard; -1: with none. Returns 0, or -errno with one line in
+ * Loads the program for @n_sniffers sockets into the kernel. @maps: those that it shares
+ * with the guard; NULL: none. Returns 0, or -errno with one line in
  * @error that says what is missing and what to do.
  */
-int steer_new(unsigned n_sniffers, int early_syns_fd, struct steer **ret_steer, char *error,
-	      size_t error_size);
+int steer_new(unsigned n_sniffers, const struct shared_maps *maps, struct steer **ret_steer,
+	      char *error, size_t error_size);
 
 /* Detaches and unloads. NULL is fine. */
 void steer_free(struct steer *steer);
@@ -36,9 +37,13 @@ int steer_set_sniffer(struct steer *steer, unsigned index, int fd);
 
 /*
  * Steers new connections to @port (host order) until @until_ns (CLOCK_MONOTONIC), or no longer
- * when it is 0: one 64-bit store.
+ * when it is 0: one 64-bit store. @early: of visitors the guard may read the ClientHello instead, see
+ * bpf/early.h.
  */
-void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns);
+void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns, bool early);
+
+/* How many ports have an early lease, running or over. */
+unsigned steer_early_ports(const struct steer *steer);
 
 /*
  * Attaches the program to this network namespace, if it is not; nothing is steered before a lease

@@ -53,14 +53,14 @@ static inline int bench_make(void **state)
 {
 	char error[512];
 
-	if (guards_new(&guards, -1, error, sizeof(error)) ||
-	    steer_new(1, -1, &steer, error, sizeof(error)) || steer_attach(steer, error, sizeof(error)))
+	if (guards_new(&guards, NULL, error, sizeof(error)) ||
+	    steer_new(1, NULL, &steer, error, sizeof(error)) || steer_attach(steer, error, sizeof(error)))
 		fail_msg("%s", error);
 	assert_int_equal(handoff_worker_new(guards, &worker), 0);
 	sniffer = listen_on("::ffff:127.0.0.1", 0, NULL);
 	assert_int_equal(steer_set_sniffer(steer, 0, sniffer), 0);
 	assert_int_equal(guards_set_sniffer(guards, 0, sniffer), 0);
-	steer_lease(steer, PORT, UINT64_MAX);
+	steer_lease(steer, PORT, UINT64_MAX, false);
 	return 0;
 }
 

@@ -61,7 +61,7 @@ static inline int bench_make(void **state)
 {
 	struct bench *b = calloc(1, sizeof(*b));
 
-	if (steer_new(1, -1, &b->steer, b->error, sizeof(b->error)) ||
+	if (steer_new(1, NULL, &b->steer, b->error, sizeof(b->error)) ||
 	    steer_attach(b->steer, b->error, sizeof(b->error)))
 		fail_msg("%s", b->error);
 	b->program = program_attached();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: steer.c bpf_util.c log.c lazy.c log_record.c addr.c
+// uses: steer.c shared_maps.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * The decision of steer.bpf.c, by BPF_PROG_TEST_RUN of the very program that steer_attach()
  * attached, and by connections over lo: by its lease, its addresses, its sniffers. What full queues
@@ -12,15 +12,15 @@ static void test_lease(void **state)
 	struct bench *b = *state;
 
 	expect_passed(b, &usual, NO_COUNT);
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	expect_steered(b, &usual);
-	steer_lease(b->steer, PORT, now_ns() + 60 * NSEC_PER_SEC);
+	steer_lease(b->steer, PORT, now_ns() + 60 * NSEC_PER_SEC, false);
 	expect_steered(b, &usual);
-	steer_lease(b->steer, PORT, now_ns() - 1);
+	steer_lease(b->steer, PORT, now_ns() - 1, false);
 	expect_passed(b, &usual, COUNTER_PASSED_LEASE);
-	steer_lease(b->steer, PORT, 1);
+	steer_lease(b->steer, PORT, STEER_LEASE_PAST, false);
 	expect_passed(b, &usual, COUNTER_PASSED_LEASE);
-	steer_lease(b->steer, PORT, 0);
+	steer_lease(b->steer, PORT, 0, false);
 	expect_passed(b, &usual, NO_COUNT);
 }
 
@@ -31,7 +31,7 @@ static void test_lease_runs_out(void **state)
 	uint64_t until = now_ns() + 50 * NSEC_PER_MSEC;
 	bool ended = false;
 
-	steer_lease(b->steer, PORT, until);
+	steer_lease(b->steer, PORT, until, false);
 	while (!ended) {
 		uint64_t before = now_ns();
 		bool steered = verdict(b, &usual) != 0;
@@ -42,7 +42,7 @@ static void test_lease_runs_out(void **state)
 			assert_true(now_ns() >= until);
 		ended = !steered;
 	}
-	steer_lease(b->steer, PORT, now_ns() + NSEC_PER_SEC);
+	steer_lease(b->steer, PORT, now_ns() + NSEC_PER_SEC, false);
 	expect_steered(b, &usual);
 }
 
@@ -69,7 +69,7 @@ static void test_who_is_steered(void **state)
 	};
 	struct bench *b = *state;
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		if (table[i].steered)
 			expect_steered(b, &table[i].lookup);
@@ -85,7 +85,7 @@ static void test_every_port(void **state)
 	struct lookup lookup = usual;
 
 	for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
-		steer_lease(b->steer, ports[i], FOREVER);
+		steer_lease(b->steer, ports[i], FOREVER, false);
 		for (size_t j = 0; j < ARRAY_SIZE(ports); j++) {
 			lookup.local_port = ports[j];
 			if (i == j)
@@ -93,7 +93,7 @@ static void test_every_port(void **state)
 			else
 				expect_passed(b, &lookup, NO_COUNT);
 		}
-		steer_lease(b->steer, ports[i], 0);
+		steer_lease(b->steer, ports[i], 0, false);
 	}
 }
 
@@ -113,7 +113,7 @@ static void test_own_connections(void **state)
 	struct endpoint source6 = endpoint_of(v6.remote, v6.remote_port);
 	struct bench *b = *state;
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	assert_int_equal(steer_exempt(b->steer, &source4, true), 0);
 	assert_int_equal(steer_exempt(b->steer, &source4, true), -EEXIST);
 	expect_passed(b, &usual, COUNTER_PASSED_RELAY);
@@ -140,7 +140,7 @@ static void test_no_sniffer(void **state)
 	struct bench *b = *state;
 	unsigned accept_queue, syn_queue;
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	expect_steered(b, &usual);
 	/* A socket that is closed leaves the map by itself. */
 	close(b->sniffer);
@@ -156,7 +156,7 @@ static void test_sniffer_refused(void **state)
 {
 	struct bench *b = *state;
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	close(b->sniffer);
 	b->sniffer = sniffer_make(true);
 	assert_int_equal(steer_set_sniffer(b->steer, 0, b->sniffer), 0);
@@ -171,7 +171,7 @@ static void test_sniffer_per_cpu(void **state)
 	cpu_set_t all, one;
 	int sniffers[3];
 
-	if (steer_new(3, -1, &b->steer, b->error, sizeof(b->error)) ||
+	if (steer_new(3, NULL, &b->steer, b->error, sizeof(b->error)) ||
 	    steer_attach(b->steer, b->error, sizeof(b->error)))
 		fail_msg("%s", b->error);
 	b->program = program_attached();
@@ -179,7 +179,7 @@ static void test_sniffer_per_cpu(void **state)
 		sniffers[i] = sniffer_make(false);
 		assert_int_equal(steer_set_sniffer(b->steer, i, sniffers[i]), 0);
 	}
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
 	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		if (!CPU_ISSET(cpu, &all))
@@ -234,15 +234,15 @@ static void one_port(struct bench *b, const char *address)
 	uint64_t until;
 
 	expect_connection(&web, WEB_SERVER);
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	expect_connection(&web, SNIFFER);
-	steer_lease(b->steer, PORT, 0);
+	steer_lease(b->steer, PORT, 0, false);
 	expect_connection(&web, WEB_SERVER);
 	until = now_ns() + 20 * NSEC_PER_MSEC;
-	steer_lease(b->steer, PORT, until);
+	steer_lease(b->steer, PORT, until, false);
 	assert_true(wait_until(now_ns() >= until));
 	expect_connection(&web, WEB_SERVER);
-	steer_lease(b->steer, PORT, now_ns() + STEER_LEASE_NS);
+	steer_lease(b->steer, PORT, now_ns() + STEER_LEASE_NS, false);
 	expect_connection(&web, SNIFFER);
 	steer_detach(b->steer);
 	assert_int_equal(program_attached(), -1);
@@ -270,7 +270,7 @@ static void test_existing_connection(void **state)
 	struct web web = web_make(b, "127.0.0.1");
 	struct connection c = connection_make("127.0.0.1", web.listeners[WEB_SERVER], NULL);
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	send_pattern(c.client, 1000, 0);
 	expect_pattern(c.server, 1000, 0);
 	send_pattern(c.server, 1000, 1);
@@ -286,7 +286,7 @@ static void test_gone(void **state)
 	struct bench *b = *state;
 	struct web web = web_make(b, "127.0.0.1");
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	expect_connection(&web, SNIFFER);
 	steer_free(b->steer);
 	b->steer = NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: steer.c bpf_util.c log.c lazy.c log_record.c addr.c
+// uses: steer.c shared_maps.c bpf_util.c log.c lazy.c log_record.c addr.c
 /*
  * The decision of steer.bpf.c when a sniffer's queues are full, or SYN cookies are sent: by
  * verdicts and by connections over lo.
@@ -76,7 +76,7 @@ static void test_cookies(void **state)
 	uint64_t now = now_ns();
 	uint64_t later = now + 60 * NSEC_PER_SEC;
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	cookies(b, 0, 0, 0, COUNTER_STEERED);
 	cookies(b, now, 0, 0, COUNTER_PASSED_COOKIES);
 	cookies(b, now, later, 0, COUNTER_STEERED);
@@ -93,7 +93,7 @@ static void test_full_of_handshakes(void **state)
 	const struct syn_cookie_times *times = steer_syn_cookie_times(b->steer, FAMILY_V4);
 	int clients[4];
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	/* The handshake ends with the first byte. */
 	option_set(b->sniffer, IPPROTO_TCP, TCP_DEFER_ACCEPT, 60);
 	assert_int_equal(listen(b->sniffer, 4), 0);
@@ -123,7 +123,7 @@ static void test_overload(void **state)
 {
 	struct bench *b = *state;
 
-	steer_lease(b->steer, PORT, FOREVER);
+	steer_lease(b->steer, PORT, FOREVER, false);
 	overload(b, 3, 0);
 	overload(b, 40, 10);
 	overload(b, STEER_BACKLOG_LIMIT * 4 - 1, STEER_BACKLOG_LIMIT - 1);

@@ -42,8 +42,11 @@ static inline uint64_t counter_now(enum guard_counter counter)
 struct wire {
 	uint8_t frame[4096];
 	size_t len;
-	bool merged; /* by GRO, or not split yet by GSO */
+	uint32_t ifindex; /* where it comes in, or goes out; 0: lo */
+	bool merged;	  /* by GRO, or not split yet by GSO */
 };
+
+static const uint8_t wire_mac[6] = { 2, 0, 0, 0, 0, 1 };
 
 static inline struct flow_key reversed(const struct flow_key *key)
 {
@@ -56,12 +59,11 @@ static inline struct flow_key reversed(const struct flow_key *key)
 
 static inline struct wire wire_of(struct segment segment, size_t len)
 {
-	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 1 };
 	static uint8_t payload[3000];
 	struct wire wire = {};
 
 	pattern_fill(payload, sizeof(payload), 0);
-	segment.mac = mac;
+	segment.mac = wire_mac;
 	segment.payload = payload;
 	segment.len = len;
 	wire.len = segment_build(&segment, wire.frame, sizeof(wire.frame));
@@ -88,7 +90,7 @@ static inline struct wire wire_out(const struct flow_key *key, uint32_t seq, uin
 static inline int verdict(struct bpf_program *program, const struct wire *wire, uint32_t *mark)
 {
 	struct __sk_buff skb = { .mark = *mark,
-				 .ifindex = LO,
+				 .ifindex = wire->ifindex ? wire->ifindex : LO,
 				 .gso_segs = wire->merged ? 3 : 0,
 				 .gso_size = wire->merged ? 1000 : 0 };
 	uint8_t out[4096];

@@ -209,8 +209,8 @@ class Steered(Variant):
         grown = {name: now[name] - self._before[name] for name in now}
         self._before = now
         if grown[self.counter] < connections:
-            raise BenchError(f"{self.name}: {connections} connections, but {self.counter} grew by "
-                             f"{grown[self.counter]} only")
+            raise BenchError(f"{self.name}: {connections} connections, but {self.counter} grew by {grown[self.counter]} "
+                             f"only; all that grew: { {name: n for name, n in grown.items() if n} }")
         for name in (self.other, "lost"):
             if grown[name]:
                 raise BenchError(f"{self.name}: {name} grew by {grown[name]}")
