@@ -410,6 +410,14 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 	}
 }
 
+/* Is it for a port whose ClientHellos are read? With a tag it comes by here again, on the device
+ * that it is for. */
+static __always_inline bool is_early_packet(struct __sk_buff *skb, const struct packet *packet)
+{
+	return !packet->tcp.rst && !skb->vlan_present && skb->pkt_type == PACKET_HOST &&
+	       early_leased(packet);
+}
+
 /*
  * A packet to a port of a window, of a connection without a guard entry. Only what was asked of its
  * SYN makes sure that the connection may be taken: another's handshake is let be.
@@ -421,19 +429,16 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 	struct bpf_sock *sk;
 	int verdict = TCX_NEXT;
 
-	/* With a tag it comes by here again, on the device that it is for. */
-	if (packet->tcp.rst || skb->vlan_present || skb->pkt_type != PACKET_HOST ||
-	    !early_leased(packet))
-		return TCX_NEXT;
 	if (packet->tcp.syn) {
-		/* One of that name may have been the web server's before. */
-		if (!packet->tcp.ack && !early_syn(skb, packet))
+		if (!packet->tcp.ack && is_early_packet(skb, packet) && !early_syn(skb, packet))
+			/* One of that name may have been the web server's before. */
 			bpf_map_delete_elem(&early_syns, &packet->key);
 		return TCX_NEXT;
 	}
 	/* Of nearly all packets no more has to be asked. */
 	syn = bpf_map_lookup_elem(&early_syns, &packet->key);
-	if (!syn || (syn->passed && packet->tcp.seq != syn->hello_seq))
+	if (!syn || (syn->passed && packet->tcp.seq != syn->hello_seq) ||
+	    !is_early_packet(skb, packet))
 		return TCX_NEXT;
 	sk = connection_lookup(skb, &packet->key);
 	if (!sk)

@@ -47,12 +47,13 @@ static __always_inline void attrs_fill(struct bpf_tcp_req_attrs *attrs, const st
 static __always_inline bool request_survives(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct sk_buff *kernel_skb = bpf_cast_to_kern_ctx(skb);
-	struct inet_request_sock *request = (void *)BPF_CORE_READ(kernel_skb, sk);
-	struct net *net = BPF_CORE_READ(request, req.__req_common.skc_net.net);
+	struct sock *sk = kernel_skb->sk;
+	struct inet_request_sock *request = (void *)sk;
 
-	return !bpf_core_field_exists(request->no_srccheck) ||
-	       !is_filtered(net, skb->protocol == bpf_htons(ETH_P_IP)) ||
-	       BPF_CORE_READ_BITFIELD_PROBED(request, no_srccheck) ||
+	if (!bpf_core_field_exists(request->no_srccheck) || !sk ||
+	    !is_filtered(sk->__sk_common.skc_net.net, skb->protocol == bpf_htons(ETH_P_IP)))
+		return true;
+	return BPF_CORE_READ_BITFIELD_PROBED(request, no_srccheck) ||
 	       BPF_CORE_READ(request, req.__req_common.skc_dport) == packet->tcp.source;
 }
 
@@ -201,6 +202,20 @@ int guard_ingress(struct __sk_buff *skb)
 	return n_early_ports ? early(skb, &packet) : TCX_NEXT;
 }
 
+/* Was any connection released a moment ago? It is forgotten here, so that packets cost no look at
+ * the clock. */
+static __always_inline bool is_released_lately(void)
+{
+	__u64 until_ns = released_until_ns;
+
+	if (!until_ns)
+		return false;
+	if (bpf_ktime_get_coarse_ns() < until_ns)
+		return true;
+	__sync_val_compare_and_swap(&released_until_ns, until_ns, 0);
+	return false;
+}
+
 /* Is this the late reset that release() is about? The new socket's own would come from a stream. */
 static __always_inline bool is_late_reset(const struct packet *packet)
 {
@@ -218,7 +233,7 @@ int guard_egress(struct __sk_buff *skb)
 	struct guard *guard;
 	__u64 cookie;
 
-	if (n_guards == 0 && bpf_ktime_get_coarse_ns() >= released_until_ns)
+	if (n_guards == 0 && !is_released_lately())
 		return TCX_NEXT;
 	/*
 	 * The new socket's packets are told by their owner. A reset for a packet that found no

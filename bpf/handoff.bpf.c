@@ -127,7 +127,7 @@ static __always_inline bool is_protected(const struct sock *sk)
 {
 	const struct dst_entry *dst = sk->sk_dst_cache;
 
-	return bpf_core_field_exists(dst->xfrm) && BPF_CORE_READ(dst, xfrm);
+	return bpf_core_field_exists(dst->xfrm) && dst->xfrm;
 }
 
 /* Is it still the connection that was meant, can it be moved as it stands, is its way guarded? */
@@ -137,7 +137,7 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	__u32 on = block->ifindex;
 	__u32 in = sk->sk_rx_dst_ifindex;
-	__u32 out = BPF_CORE_READ(sk, sk_dst_cache, dev, ifindex);
+	__u32 out = sk->sk_dst_cache->dev->ifindex;
 
 	block->state = sk->__sk_common.skc_state;
 	block->snd_wnd = tp->snd_wnd;

@@ -146,10 +146,9 @@ static __always_inline bool is_filtered(struct net *net, bool v4)
 	if (!bpf_core_field_exists(net->nf.hooks_ipv4))
 		return false;
 	if (v4)
-		return BPF_CORE_READ(net, nf.hooks_ipv4[NETFILTER_PRE_ROUTING]) ||
-		       BPF_CORE_READ(net, nf.hooks_ipv4[NETFILTER_LOCAL_IN]);
-	return BPF_CORE_READ(net, nf.hooks_ipv6[NETFILTER_PRE_ROUTING]) ||
-	       BPF_CORE_READ(net, nf.hooks_ipv6[NETFILTER_LOCAL_IN]);
+		return net->nf.hooks_ipv4[NETFILTER_PRE_ROUTING] ||
+		       net->nf.hooks_ipv4[NETFILTER_LOCAL_IN];
+	return net->nf.hooks_ipv6[NETFILTER_PRE_ROUTING] || net->nf.hooks_ipv6[NETFILTER_LOCAL_IN];
 }
 
 /* Has the new socket sent something? */

@@ -235,7 +235,7 @@ void checks_target(struct doctor *doctor)
 		if (err || result == SEIZE_OK || check->level != CHECK_OK)
 			continue;
 		check_set(check, CHECK_WARN, remedy_for(result),
-			  "connections for %s can't be handed off (%s) and are relayed",
+			  "steered connections for %s can't be handed off (%s) and are relayed",
 			  endpoint_format(&listener->address, address), seize_texts[result]);
 	}
 }

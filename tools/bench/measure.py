@@ -275,14 +275,15 @@ def program_ns(before, after):
 
 
 def lookup_ns(lab, web, variant, seconds):
-    """ns per run of sk_lookup with the window open for the port, and with one open for another port."""
+    """ns per run of the programs with the window open for the port, by either plane, and with one for another port."""
     out = {}
     metric = METRICS[1]
     direct = DirectOf(variant)
     with bpf_stats():
-        for key, options in (("open", []), ("closed", ["--port", "8443", "--web-server",
-                                                        f"{lab.edge.v4}:443"])):
-            variant.steer.open("--plane", "handoff", *options)
+        for key, options in (("passing", ["--plane", "auto"]), ("open", ["--plane", "handoff"]),
+                             ("closed", ["--plane", "handoff", "--port", "8443", "--web-server",
+                                         f"{lab.edge.v4}:443"])):
+            variant.steer.open(*options)
             before = program_stats(variant.pids())
             result = finish_load(start_load(lab, direct, *metric.load_options(web), "--seconds", seconds))
             judge(f"sk_lookup, {key}", None, result)

@@ -97,7 +97,8 @@ def markdown(document):
         lines += window_table(document)
     if document.get("lookup"):
         rows = []
-        for key, text in (("open", "window open"), ("closed", "attached, window closed for the port")):
+        for key, text in (("passing", "window open"), ("open", "window open, all handed off"),
+                          ("closed", "attached, window closed for the port")):
             rows += [[text, name, f"{ns:.0f}", f"{runs}"]
                      for name, (ns, runs) in sorted(document["lookup"][key].items())]
         lines += table(["", "BPF program", "ns per run", "runs"], rows)
@@ -119,7 +120,7 @@ PANELS = [
 ]
 
 BAR, GAP, LABELS, WIDTH = 14, 5, 190, 250
-COLOURS = {"direct": "#8a8f98", "handoff": "#0b7a53", "relay": "#4fb286"}
+COLOURS = {"direct": "#8a8f98", "auto": "#065336", "handoff": "#0b7a53", "relay": "#4fb286"}
 
 
 def panel(document, name, title, more_is_better, x, y):
