@@ -184,6 +184,11 @@ def lookup(lab, web, chosen, options):
     return handoff and measure.lookup_ns(lab, web, handoff, SINGLE_S)
 
 
+def visitor(lab, web, chosen, options):
+    auto = next((c for c in chosen if isinstance(c, v.Auto)), None)
+    return auto and measure.per_visitor(lab, web, auto, SINGLE_S)
+
+
 def handoff(lab, web, chosen, options):
     one = handoff_of(chosen)
     return one and measure.per_handoff(lab, web, one, SINGLE_S)
@@ -191,7 +196,7 @@ def handoff(lab, web, chosen, options):
 
 # Measured once in a run, and not in rounds; loads take so long.
 SINGLE_S = 1.0
-SINGLE = {"memory": memory, "window": window, "lookup": lookup, "handoff": handoff}
+SINGLE = {"memory": memory, "window": window, "lookup": lookup, "visitor": visitor, "handoff": handoff}
 
 
 def machine():

@@ -8,10 +8,11 @@
  *
  * One thread does it all, so what else the machine does shows least here. The time includes making
  * the new socket, since the kernel does that while the segment is injected. For a direct connection
- * it does the same, and how long that takes is measured by turns with it: a client's segment that
- * ends a handshake with the web server is injected in the same way, by nothing but
- * bpf_clone_redirect(). The difference is our own. It does not include the two accept() and the
- * sniffer's peek, nor anybody's wake-up: nobody waits for the listener.
+ * it does the same, and what that takes is measured by turns with it: a client's segment that ends a
+ * handshake with the web server is injected in the same way, and one that is dropped as soon as it
+ * has been injected. What the kernel spends on the socket is the difference of those two; the rest
+ * of a hand-off is our own. It does not include the two accept() and the sniffer's peek, nor
+ * anybody's wake-up: nobody waits for the listener.
  */
 #include <net/if.h>
 #include <time.h>
@@ -97,7 +98,8 @@ static uint64_t one(const struct endpoint *at, const struct endpoint *target, in
 	return spent;
 }
 
-/* A handshake's last segment with so many bytes, and the socket that the kernel makes of it. */
+/* What the kernel spends on the socket that it makes of a handshake's last segment, with so many
+ * bytes. */
 static uint64_t one_direct(const struct endpoint *to, int web, size_t bytes)
 {
 	static uint8_t payload[SEGMENT_MAX], frame[SEGMENT_HEADERS_MAX + SEGMENT_MAX];
@@ -109,7 +111,7 @@ static uint64_t one_direct(const struct endpoint *to, int web, size_t bytes)
 	struct segment segment = {
 		.key = &key, .seq = numbers.snd_nxt, .ack = numbers.rcv_nxt, .window = 502
 	};
-	uint64_t began, spent;
+	uint64_t began, spent, stale;
 	size_t len;
 
 	assert_non_null(device);
@@ -120,6 +122,12 @@ static uint64_t one_direct(const struct endpoint *to, int web, size_t bytes)
 	segment.len = bytes;
 	len = segment_build(&segment, frame, sizeof(frame));
 	assert_true(len > 0);
+	/* As one of a hand-off that is over: guard_ingress drops it. */
+	began = cpu_ns();
+	err = guards_inject(guards, device, frame, len, MARK_INJECT);
+	stale = cpu_ns() - began;
+	assert_int_equal(err, 0);
+	assert_false(ready(web, POLLIN, 0));
 	began = cpu_ns();
 	err = guards_inject(guards, device, frame, len, 0);
 	spent = cpu_ns() - began;
@@ -128,7 +136,7 @@ static uint64_t one_direct(const struct endpoint *to, int web, size_t bytes)
 	expect_pattern(server, bytes, 0);
 	reset(server);
 	reset(client);
-	return spent;
+	return spent > stale ? spent - stale : 0;
 }
 
 static double percentile_us(uint64_t *spent, int percent)
@@ -153,7 +161,6 @@ static void measure(const char *address, size_t bytes)
 	direct_at = local_of(direct_web);
 	for (int i = -WARM_UP; i < COUNT; i++) {
 		uint64_t ns = one(&at, &target, web, bytes);
-		/* A bare ACK, as a client's that waits to be spoken to. */
 		uint64_t direct_ns = one_direct(&direct_at, direct_web, bytes);
 
 		if (i < 0)
@@ -174,8 +181,7 @@ static void hand_offs(void **state)
 {
 	static const size_t sizes[] = { 0, 517, 1400 };
 
-	printf("| a hand-off's CPU time, us | bytes | p50 | p90 | a direct connection's there, p50 "
-	       "| the difference, p50 |\n|---|---|---|---|---|---|\n");
+	printf("| a hand-off's CPU time, µs | bytes | p50 | p90 | of it the socket, p50 | our own, p50 |\n|---|---|---|---|---|---|\n");
 	for (int i = 0; i < 2; i++)
 		for (size_t k = 0; k < ARRAY_SIZE(sizes); k++)
 			measure(i ? "fd77::1" : "10.77.0.1", sizes[k]);

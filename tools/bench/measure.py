@@ -218,19 +218,23 @@ def window_latency(lab, handoff, cycles, rate):
                            progress=False)
         wait_until(lambda: server.progress()[0], 10, "the load has begun")
     times = {"open_ms": [], "close_ms": []}
-    before = handoff.counters()["handed_off_web"]
+
+    def handed_off():
+        return handoff.counters()["handed_off_web"]
+
     for _ in range(cycles):
+        before = handed_off()
         for act, command in (("open_ms", ["open", "--plane", "handoff", "--port", str(WINDOW_PORT)]),
                              ("close_ms", ["close"])):
             times[act].append(lab.edge.inside(timed_command, [BINARY, *command]))
+            if load and act == "open_ms":
+                wait_until(lambda n=before: handed_off() > n, what="a connection is handed off")
     came = 0
     if load:
         result = load.stop_and_result()
         came = result["ok"] / result["seconds"]
         if result["failed"]:
             raise BenchError(f"window: {result['reasons']}")
-        if handoff.counters()["handed_off_web"] == before:
-            raise BenchError("window: nothing was handed off")
         if came < rate * RATE_MIN:
             raise NotBelieved(f"window: only {came:.0f} of {rate} connections/s came")
     server.stop()
@@ -304,6 +308,18 @@ def cpu_ns(pids):
     return total
 
 
+def per_visitor(lab, web, auto, seconds):
+    """CPU µs that the resident process spends on a connection whose ClientHello is read in passing."""
+    with auto.turn():
+        before, cpu = auto.counters(), cpu_ns(auto.pids())
+        result = finish_load(start_load(lab, auto, *METRICS[0].load_options(web), "--seconds", seconds))
+        judge("visitors", None, result)
+        cpu = cpu_ns(auto.pids()) - cpu
+        n = auto.counters()[auto.counter] - before[auto.counter]
+        auto.check_route(result["started"])
+    return {"connections": n, "cpu_us": cpu / n / 1e3}
+
+
 def per_handoff(lab, web, variant, seconds):
     """What the resident process spends on a connection: CPU, and, in a second load, system calls."""
     metric = METRICS[0]
@@ -335,4 +351,4 @@ def per_handoff(lab, web, variant, seconds):
 
 
 __all__ = ["METRICS", "Metric", "RATE", "busy_s", "descendants", "idle_fraction", "judge", "lookup_ns", "memory",
-           "per_handoff", "run_load", "window_latency"]
+           "per_handoff", "per_visitor", "run_load", "window_latency"]

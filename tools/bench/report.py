@@ -102,6 +102,9 @@ def markdown(document):
             rows += [[text, name, f"{ns:.0f}", f"{runs}"]
                      for name, (ns, runs) in sorted(document["lookup"][key].items())]
         lines += table(["", "BPF program", "ns per run", "runs"], rows)
+    if document.get("visitor"):
+        lines += [f"A visitor whose ClientHello is read in passing costs the resident process "
+                  f"{document['visitor']['cpu_us']:.2f} µs of CPU ({document['visitor']['connections']} connections).", ""]
     if document.get("handoff"):
         one = document["handoff"]
         calls = ", ".join(f"{name} {n:.2f}" for name, n in one["by_name"].items() if n >= 0.05)

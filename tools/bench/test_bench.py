@@ -287,13 +287,13 @@ def test_interval(name):
     assert bench.interval(name, rounds(lambda n: 50, range(5)), base) is None
 
 
-@pytest.mark.parametrize("name", ["window", "lookup", "handoff"])
+@pytest.mark.parametrize("name", ["window", "lookup", "visitor", "handoff"])
 def test_measured_once(lab, web, steer, name, monkeypatch):
     """What a run measures at its end. (Memory takes thousands of connections.)"""
     monkeypatch.setattr(measure, "WINDOW_RATE", 500)  # which any machine has the CPU for
     monkeypatch.setattr(bench, "SINGLE_S", SECONDS)
     options = bench.parse(["--quick"])
-    assert bench.SINGLE[name](lab, web, [v.HandOff(lab, steer)], options)
+    assert bench.SINGLE[name](lab, web, [v.Auto(lab, steer), v.HandOff(lab, steer)], options)
 
 
 def test_other_needs_a_place_to_listen(lab):
