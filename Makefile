@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-# make          build/acme-steer
+# make          build/acme-steer, and build/acme-steer-tls, which it starts
 # make demo     the main job in two network namespaces (root)
 # make check    the tests (root): check-unit, check-bpf, check-e2e, check-chaos
 # make check-tool     doctor, probe, status, logs, documents, files for containers and systemd

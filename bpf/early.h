@@ -12,9 +12,9 @@
  *                sniffer adopt the connection.
  *
  * The web server gets a client that is silent until its SYN-ACK is repeated, a second later, or for
- * which there is no room by then; what is no TLS; and who speaks MPTCP with it. There is no state
- * but the kernel's request, so when the lease ends, or the process, nothing is left to be undone:
- * the client's next packet ends the handshake.
+ * which there is no room by then; what is no TLS; and who speaks MPTCP with it. What a handshake
+ * needs is the kernel's own request, so when the lease ends, or the process, nothing is left to be
+ * undone: the client's next packet ends the handshake.
  */
 #ifndef EARLY_H
 #define EARLY_H
@@ -74,15 +74,15 @@ static __always_inline enum hello_kind hello_look(struct __sk_buff *skb, __u32 o
 	return hello_kind_of(room, len);
 }
 
-/* May ClientHellos of this packet's port be read here? */
-static __always_inline bool early_leased(const struct packet *packet)
+/* The lease of this packet's port, if ClientHellos may be read by it, or 0. */
+static __always_inline __u64 early_lease(const struct packet *packet)
 {
 	__u32 port = bpf_ntohs(packet->key.local_port);
 	__u64 *until_ns, lease;
 
 	until_ns = bpf_map_lookup_elem(&leases, &port);
 	lease = until_ns ? *until_ns : 0;
-	return (lease & LEASE_EARLY) && bpf_ktime_get_ns() < lease;
+	return lease & LEASE_EARLY ? lease : 0;
 }
 
 /*
@@ -410,17 +410,19 @@ static __always_inline int early_judge(struct __sk_buff *skb, struct packet *pac
 	}
 }
 
-/* Is it for a port whose ClientHellos are read? With a tag it comes by here again, on the device
- * that it is for. */
-static __always_inline bool is_early_packet(struct __sk_buff *skb, const struct packet *packet)
+/* Is the lease good, and the packet one to be looked at? With a tag it comes by here again, on the
+ * device that it is for. */
+static __always_inline bool is_early_packet(struct __sk_buff *skb, const struct packet *packet,
+					    __u64 lease)
 {
 	return !packet->tcp.rst && !skb->vlan_present && skb->pkt_type == PACKET_HOST &&
-	       early_leased(packet);
+	       bpf_ktime_get_ns() < lease;
 }
 
 /*
- * A packet to a port of a window, of a connection without a guard entry. Only what was asked of its
- * SYN makes sure that the connection may be taken: another's handshake is let be.
+ * A packet of a connection without a guard entry. Only what was asked of its SYN makes sure that
+ * the connection may be taken: another's handshake is let be. Nearly all packets are none of a
+ * handshake: for those it is a look-up or two.
  */
 static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 {
@@ -428,17 +430,21 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 	struct early_syn *syn;
 	struct bpf_sock *sk;
 	int verdict = TCX_NEXT;
+	__u64 lease;
 
+	lease = early_lease(packet);
+	if (!lease)
+		return TCX_NEXT;
 	if (packet->tcp.syn) {
-		if (!packet->tcp.ack && is_early_packet(skb, packet) && !early_syn(skb, packet))
-			/* One of that name may have been the web server's before. */
+		/* One of that name may have been the web server's before. */
+		if (!packet->tcp.ack && is_early_packet(skb, packet, lease) &&
+		    !early_syn(skb, packet))
 			bpf_map_delete_elem(&early_syns, &packet->key);
 		return TCX_NEXT;
 	}
-	/* Of nearly all packets no more has to be asked. */
 	syn = bpf_map_lookup_elem(&early_syns, &packet->key);
 	if (!syn || (syn->passed && packet->tcp.seq != syn->hello_seq) ||
-	    !is_early_packet(skb, packet))
+	    !is_early_packet(skb, packet, lease))
 		return TCX_NEXT;
 	sk = connection_lookup(skb, &packet->key);
 	if (!sk)
@@ -449,6 +455,9 @@ static __always_inline int early(struct __sk_buff *skb, struct packet *packet)
 		/* Not bpf_skc_to_tcp_request_sock(): it has none for an MPTCP listener. */
 		request = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_request_sock));
 		verdict = early_judge(skb, packet, syn, request);
+	} else {
+		/* Somebody has the connection: no more is asked. */
+		bpf_map_delete_elem(&early_syns, &packet->key);
 	}
 	bpf_sk_release(sk);
 	return verdict;

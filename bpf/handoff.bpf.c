@@ -123,10 +123,8 @@ static __always_inline enum seize_result freeze(struct tcp_sock *tp, struct seiz
  * Are its packets to be protected by IPsec? What is replayed is not, and tcp_v4_rcv() would drop it:
  * xfrm4_policy_check(). Policies are for both ways, and the way out is the one that is known.
  */
-static __always_inline bool is_protected(const struct sock *sk)
+static __always_inline bool is_protected(const struct dst_entry *dst)
 {
-	const struct dst_entry *dst = sk->sk_dst_cache;
-
 	return bpf_core_field_exists(dst->xfrm) && dst->xfrm;
 }
 
@@ -135,9 +133,11 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 							  struct tcp_sock *tp)
 {
 	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	/* __rcu, which a kernel's BTF may say: then the verifier wants to see it checked. */
+	const struct dst_entry *dst = sk->sk_dst_cache;
 	__u32 on = block->ifindex;
 	__u32 in = sk->sk_rx_dst_ifindex;
-	__u32 out = sk->sk_dst_cache->dev->ifindex;
+	__u32 out = dst ? dst->dev->ifindex : 0;
 
 	block->state = sk->__sk_common.skc_state;
 	block->snd_wnd = tp->snd_wnd;
@@ -149,7 +149,7 @@ static __always_inline enum seize_result connection_check(struct seize_block *bl
 		return SEIZE_GONE;
 	if (tp->snd_una != tp->snd_nxt)
 		return SEIZE_STATE;
-	if (is_protected(sk))
+	if (dst && is_protected(dst))
 		return SEIZE_IPSEC;
 	block->filtered = is_filtered(sk->__sk_common.skc_net.net, is_v4(block->key.local));
 	if (block->filtered && !block->untranslated)

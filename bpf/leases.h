@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Until when the connections to a port are looked at: the steering program and the guard share it. */
+/* Until when connections to a port are looked at: the steering program and the guard share it. */
 #ifndef LEASES_H
 #define LEASES_H
 

@@ -19,8 +19,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "early_syns.h"
-#include "leases.h"
 #include "kernel_types.h"
+#include "leases.h"
 #include "lookup.h"
 #include "steer_shared.h"
 

@@ -174,7 +174,10 @@ struct released {
 
 /* Handshakes that the guard follows, see bpf/early.h: the oldest make room for new ones. */
 #define EARLY_SYNS_MAX 16384
-/* What is known of such a handshake. */
+/*
+ * What is known of such a handshake. It is written to where it was found: in a flood the entry may be
+ * another's by then, a microsecond later, who is taken for what it is not, and is the web server's.
+ */
 struct early_syn {
 	__u64 at_ns;	/* when the SYN passed its device, bpf_ktime_get_ns() */
 	__be32 hello_seq; /* passed: where the ClientHello begins */

@@ -4,10 +4,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 
 int tls_program_open(void)
 {
 	int fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
+}
+
+const char *tls_program_error(int err)
+{
+	return strerror(-err);
 }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* acme-steer responder: how the resident process starts the built-in responder. Nobody else does.
+/*
+ * acme-steer-tls responder VERSION: how the resident process starts the built-in responder. Nobody
+ * else does.
  */
+#include <string.h>
 #include <sys/socket.h>
 
 #include "cmd.h"
@@ -16,5 +19,7 @@ int cmd_responder(int argc, char **argv)
 	    type != SOCK_SEQPACKET)
 		return cmd_usage_error(
 			argv, "is started by the resident process, when there are challenges", "");
+	if (argc != 2 || strcmp(argv[1], ACME_STEER_VERSION) != 0)
+		return RESPONDER_OTHER_VERSION;
 	return responder_run();
 }

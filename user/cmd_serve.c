@@ -407,7 +407,8 @@ static int serve(const struct serve_options *options, ino_t netns_inode)
 		ctl_ready(options->ready_fd, CTL_READY, null_fd);
 	if (options->on_demand)
 		log_to_daemon(options->log_format);
-	lazy_sd_notify("READY=1");
+	if (lazy_sd_notify("READY=1") == -ENOENT && getenv("NOTIFY_SOCKET"))
+		log_warn("systemd can't be told that this is ready: libsystemd is not there");
 	run(&resident, server, sig_fd, options->on_demand);
 	ctl_server_stop_listening(server);
 	ctl_server_free(server);

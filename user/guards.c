@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "bpf_util.h"
@@ -34,7 +33,6 @@
 
 #define GUESSES_MAX 2 /* a default route of each family */
 #define EXPECT_MAX  8
-#define LEASE_PORTS 65536
 #define EVENTS_AT_ONCE 64 /* of the guard; then connections have their turn */
 
 struct guards {

@@ -30,7 +30,8 @@ extern const char *const seize_texts[SEIZE_RESULTS];
 
 /*
  * Loads the programs: this is how it is found out whether the kernel can hand off. Nothing is
- * attached yet. @maps: those that they share with the steering program; NULL: none. Returns 0, or -errno with one line in @error.
+ * attached yet. @maps: those that they share with the steering program; NULL: none. Returns 0, or
+ * -errno with one line in @error.
  */
 int guards_new(struct guards **ret_guards, const struct shared_maps *maps, char *error,
 	       size_t error_size);
@@ -61,8 +62,8 @@ void guards_read(struct guards *guards, unsigned n_ports);
 int guards_early_fd(const struct guards *guards);
 
 /*
- * Calls @each for what it has taken since; if that is much, for some of it, and the descriptor stays
- * readable. One thread.
+ * Calls @each for what it has taken since; if that is much, for some of it, and the descriptor
+ * stays readable. One thread.
  */
 void guards_early_events(struct guards *guards,
 			 void (*each)(void *ctx, const struct early_event *event), void *ctx);
@@ -95,9 +96,9 @@ int guards_inject(struct guards *guards, const struct guards_device *device, con
 		  size_t len, uint32_t mark);
 
 /*
- * Lets a segment of the client's, @frame, arrive on the device with MARK_INJECT, and looks at once if
- * that was all, as guards_commit() would. Returns an enum replay_result, or -errno.
- * *ret_n_held, when it is REPLAY_DONE: as commit_block.n_held.
+ * Lets a segment of the client's, @frame, arrive on the device with MARK_INJECT, and looks at once
+ * if that was all, as guards_commit() would. Returns an enum replay_result, or -errno. *ret_n_held,
+ * when it is REPLAY_DONE: as commit_block.n_held.
  */
 int guards_replay(struct guards *guards, const struct guards_device *device, const uint8_t *frame,
 		  size_t len, uint32_t *ret_n_held);

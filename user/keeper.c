@@ -276,10 +276,11 @@ static void start_process(struct keeper *keeper, uint64_t now)
 	memset(&keeper->report, 0, sizeof(keeper->report));
 	if (err) {
 		snprintf(keeper->error, sizeof(keeper->error),
-			 "starting the built-in responder: %s",
-			 err == -EPIPE	  ? "who starts it is gone: restart the resident process"
-			 : err == -ENOENT ? TLS_PROGRAM_HELP
-					  : strerror(-err));
+			 "starting the built-in responder: %s%s",
+			 err == -EPIPE ? "who starts it is gone: restart the resident process"
+				       : tls_program_error(err),
+			 err == -ENOENT || err == -EPERM ? ", and restart the resident process"
+							 : "");
 		keeper->tries++;
 		wait_and_try_again(keeper, now);
 		return;
@@ -436,11 +437,29 @@ static void send_orders(struct keeper *keeper)
 	epoll_ctl(keeper->epoll_fd, EPOLL_CTL_MOD, keeper->process.socket, &event);
 }
 
+/* Of a process that did not become a responder. NULL: it did, or has said itself what was wrong. */
+static const char *no_responder(int exit_code)
+{
+	switch (exit_code) {
+	case RESPONDER_OTHER_VERSION:
+		return "acme-steer-tls is of another version; restart the resident process";
+	case RESPONDER_NOT_EXECUTED:
+		return "acme-steer-tls can't be executed";
+	case RESPONDER_NOT_LINKED:
+		return "acme-steer-tls lacks a library, see `acme-steer probe --help`";
+	default:
+		return NULL;
+	}
+}
+
 static void describe_end(struct keeper *keeper, int status, uint64_t now)
 {
-	char how[64];
+	const char *fault = WIFEXITED(status) ? no_responder(WEXITSTATUS(status)) : NULL;
+	char how[128];
 
-	if (WIFSIGNALED(status))
+	if (fault)
+		snprintf(how, sizeof(how), "did not start: %s", fault);
+	else if (WIFSIGNALED(status))
 		snprintf(how, sizeof(how), "ended by signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));
 	else

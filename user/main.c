@@ -26,7 +26,7 @@ static const struct {
 	{ "doctor", cmd_doctor, "can this host do it? what is in the way? what to do?" },
 	{ "probe", cmd_probe, "connect to a name as a CA would, and explain what answers" },
 	{ "serve", cmd_serve, "the resident process; open, run and challenge start it by themselves" },
-	{ "responder", cmd_responder, NULL }, /* the resident process starts it */
+	{ "responder", cmd_responder, NULL }, /* the resident process starts it: acme-steer-tls's */
 };
 
 static int help(void)

@@ -8,9 +8,7 @@
  */
 #include "programs.h"
 
-#include <bpf/bpf.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "log.h"
 #include "thread.h"

@@ -2,7 +2,7 @@
 /*
  * The built-in responder: a process of its own, without rights, that answers challenges. And what
  * it and the resident process say to each other, over a SOCK_SEQPACKET socket, one struct a
- * message; both are of one release, so there is no version.
+ * message. Both are of one version, or it ends at once.
  */
 #ifndef RESPONDER_H
 #define RESPONDER_H
@@ -15,8 +15,13 @@
 
 #define RESPONDER_FD_LISTENER 3
 #define RESPONDER_FD_RESIDENT 4
-#define RESPONDER_MAX_FDS     (ANSWER_MAX_CONNS + 16)
-#define RESPONDER_TEXT_MAX    160
+
+/* Exit codes of a process that has not become one, as shells have them, and 125. */
+#define RESPONDER_OTHER_VERSION 125
+#define RESPONDER_NOT_EXECUTED	126
+#define RESPONDER_NOT_LINKED	127
+#define RESPONDER_MAX_FDS	(ANSWER_MAX_CONNS + 16)
+#define RESPONDER_TEXT_MAX	160
 
 /* The counters change at most so often for the resident process. */
 #define RESPONDER_REPORT_NS (UINT64_C(100) * 1000000)

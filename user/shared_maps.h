@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Maps that the steering program and the guard have in common, for visitors that are not steered.
- */
+/* Maps that the steering program and the guard have in common: leases, and who is not steered. */
 #ifndef SHARED_MAPS_H
 #define SHARED_MAPS_H
 

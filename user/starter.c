@@ -69,7 +69,7 @@ union control {
 /* In the new process: system calls only. Never returns. */
 static void __attribute__((noreturn)) become_responder(int program, int listener, int socket)
 {
-	static char *const argv[] = { "acme-steer", "responder", NULL };
+	static char *const argv[] = { "acme-steer", "responder", ACME_STEER_VERSION, NULL };
 	static char *const nothing[] = { NULL };
 	char *const *environment = SANITIZED ? environ : nothing; /* ASAN_OPTIONS */
 
@@ -85,7 +85,7 @@ static void __attribute__((noreturn)) become_responder(int program, int listener
 	/* The one that was there when the resident process began, also when its file has been
 	 * replaced. */
 	syscall(SYS_execveat, program, "", argv, environment, AT_EMPTY_PATH);
-	_exit(1);
+	_exit(RESPONDER_NOT_EXECUTED);
 }
 
 static void forget_ended(struct ours *ours)
@@ -115,7 +115,7 @@ static int start(struct ours *ours, int program, const int fds[2])
 	if (i == MAX_OURS)
 		return -EAGAIN;
 	if (program < 0)
-		return -ENOENT;
+		return program;
 	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0)
 		become_responder(program, fds[0], fds[1]);
@@ -144,7 +144,7 @@ static void take_fds(struct msghdr *message, int ret_fds[2])
 		memcpy(ret_fds, CMSG_DATA(header), 2 * sizeof(int));
 }
 
-/* Until the other end is closed. @program: the responder's; -1: it is not there. */
+/* Until the other end is closed. @program: the responder's, or what is wrong with it: -errno. */
 static void serve(int program)
 {
 	struct ours ours[MAX_OURS] = {};
@@ -194,7 +194,7 @@ static void ignore_signals(void)
 
 static void __attribute__((noreturn)) become_starter(int socket)
 {
-	int program = tls_program_open();
+	int program = tls_program_open(), no_program = program;
 	struct answer ready = {};
 	char error[256];
 	int null_fd;
@@ -212,7 +212,7 @@ static void __attribute__((noreturn)) become_starter(int socket)
 		_exit(1);
 	ready.result = isolate_starter(error, sizeof(error));
 	if (send(SOCKET_FD, &ready, sizeof(ready), MSG_NOSIGNAL) > 0 && ready.result == 0)
-		serve(program < 0 ? -1 : PROGRAM_FD);
+		serve(no_program < 0 ? no_program : PROGRAM_FD);
 	if (SANITIZED)
 		exit(0); /* which looks for leaks */
 	_exit(0);

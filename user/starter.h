@@ -24,7 +24,7 @@ void starter_free(struct starter *starter);
 /*
  * Starts a responder process, a child of the caller's: @listener and @socket, which stay the
  * caller's, become its RESPONDER_FD_LISTENER and RESPONDER_FD_RESIDENT. Returns when there is one,
- * milliseconds later, its pid or -errno; -ENOENT: its program is not there; -EPIPE: the starter is
+ * milliseconds later, its pid or -errno; what tls_program_open() says; -EPIPE: the starter is
  * gone, and will not come back.
  */
 pid_t starter_start(struct starter *starter, int listener, int socket);

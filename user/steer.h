@@ -22,9 +22,9 @@ struct steer;
 extern const char *const steer_counter_names[STEER_COUNTER_COUNT];
 
 /*
- * Loads the program for @n_sniffers sockets into the kernel. @maps: those that it shares
- * with the guard; NULL: none. Returns 0, or -errno with one line in
- * @error that says what is missing and what to do.
+ * Loads the program for @n_sniffers sockets into the kernel. @maps: those that it shares with the
+ * guard; NULL: none. Returns 0, or -errno with one line in @error that says what is missing and
+ * what to do.
  */
 int steer_new(unsigned n_sniffers, const struct shared_maps *maps, struct steer **ret_steer,
 	      char *error, size_t error_size);
@@ -37,8 +37,8 @@ int steer_set_sniffer(struct steer *steer, unsigned index, int fd);
 
 /*
  * Steers new connections to @port (host order) until @until_ns (CLOCK_MONOTONIC), or no longer
- * when it is 0: one 64-bit store. @early: of visitors the guard may read the ClientHello instead, see
- * bpf/early.h.
+ * when it is 0: one 64-bit store. @early: of visitors the guard may read the ClientHello instead,
+ * see bpf/early.h.
  */
 void steer_lease(struct steer *steer, uint16_t port, uint64_t until_ns, bool early);
 

@@ -5,71 +5,87 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cmd.h"
 #include "log.h"
 #include "util.h"
 
-#define NAME "acme-steer-tls"
+#define NAME	"acme-steer-tls"
+#define WRITERS (S_IWGRP | S_IWOTH)
 
 static const char *const places[] = { "../libexec/acme-steer/" NAME, NAME };
 
-/* The path of the @i-th place. */
-static int place(size_t i, char path[PATH_MAX])
+/* Is it as hard to replace as this program itself? */
+static bool is_trusted(int fd)
 {
-	char self[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *end;
+	struct stat self, st;
 
-	if (n < 0)
-		return -errno;
-	self[n] = '\0';
-	end = strrchr(self, '/');
-	if (!end)
-		return -ENOENT;
-	n = snprintf(path, PATH_MAX, "%.*s%s", (int)(end + 1 - self), self, places[i]);
-	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+	return stat("/proc/self/exe", &self) == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       (st.st_uid == 0 || st.st_uid == self.st_uid) &&
+	       (st.st_mode & WRITERS & ~self.st_mode) == 0 &&
+	       (!(st.st_mode & S_IWGRP) || st.st_gid == self.st_gid);
 }
 
 int tls_program_open(void)
 {
-	int fd = -1, err = 0;
+	char path[PATH_MAX];
+	ssize_t len = readlink("/proc/self/exe", path, sizeof(path));
+	int err = len < 0 ? -errno : -ENOENT;
 
-	for (size_t i = 0; i < ARRAY_SIZE(places) && fd < 0 && !err; i++) {
-		char path[PATH_MAX];
+	while (len > 0 && path[len - 1] != '/')
+		len--;
+	for (size_t i = 0; i < ARRAY_SIZE(places) && len > 0; i++) {
+		_cleanup_close_ int fd = -1;
 
-		err = place(i, path);
-		if (!err)
-			fd = open(path, O_PATH | O_CLOEXEC);
+		if ((size_t)len + strlen(places[i]) >= sizeof(path))
+			return -ENAMETOOLONG;
+		strcpy(path + len, places[i]);
+		fd = open(path, O_PATH | O_CLOEXEC);
+		if (fd >= 0)
+			return is_trusted(fd) ? TAKE_FD(fd) : -EPERM;
+		err = -errno;
+		if (err != -ENOENT && err != -ENOTDIR)
+			return err;
 	}
-	return fd >= 0 ? fd : err ? err : -errno;
+	return err;
 }
 
-/* By its path, so that a list of processes has its name. */
+const char *tls_program_error(int err)
+{
+	switch (err) {
+	case -ENOENT:
+	case -ENOTDIR:
+		return NAME " is not there, which is installed with acme-steer; install it again";
+	case -EPERM:
+		return NAME " is there, but others may write it; install it again";
+	default:
+		return strerror(-err);
+	}
+}
+
 static int become(const char *verb, char **argv)
 {
+	_cleanup_close_ int program = tls_program_open();
 	_cleanup_free_ char **words = NULL;
 	size_t n = 0;
+	int err = program;
 
 	while (argv[n])
 		n++;
 	words = calloc(n + 2, sizeof(*words));
-	if (!words) {
-		log_error("%s: out of memory", verb);
-		return EXIT_FAILED;
+	if (words && program >= 0) {
+		words[0] = (char *)NAME;
+		memcpy(words + 1, argv, n * sizeof(*words));
+		syscall(SYS_execveat, program, "", words, environ, AT_EMPTY_PATH);
+		err = -errno;
 	}
-	words[0] = (char *)NAME;
-	memcpy(words + 1, argv, n * sizeof(*words));
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		char path[PATH_MAX];
-
-		if (place(i, path) == 0)
-			execv(path, words);
-	}
-	log_error("%s: %s", verb, errno == ENOENT ? TLS_PROGRAM_HELP : strerror(errno));
+	log_error("%s: %s", verb, words ? tls_program_error(err) : "out of memory");
 	return EXIT_FAILED;
 }
 

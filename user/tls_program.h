@@ -6,13 +6,14 @@
 #ifndef TLS_PROGRAM_H
 #define TLS_PROGRAM_H
 
-#define TLS_PROGRAM_HELP \
-	"acme-steer-tls is not there, which is installed with acme-steer; install it again"
-
 /*
- * Opens it, for execveat(): beside this program, or in ../libexec/acme-steer from there. A
- * descriptor (O_PATH, O_CLOEXEC), or -errno.
+ * Opens it, for execveat(): in ../libexec/acme-steer from where this program is, or beside it. A
+ * descriptor (O_PATH, O_CLOEXEC), or -errno: -ENOENT, it is not there; -EPERM, it is there, but
+ * somebody could have put it there who can't write this program.
  */
 int tls_program_open(void);
+
+/* What is wrong, and what to do. */
+const char *tls_program_error(int err);
 
 #endif

@@ -167,6 +167,12 @@ static void test_late_reset(void **state)
 		released_set(&keys[i], UINT64_MAX);
 		bpf->bss->released_until_ns = coarse_ns();
 		expect_out(&late, NEXT, NO_COUNT);
+		/* What has passed is forgotten; the next one counts as the first did. */
+		assert_true(bpf->bss->released_until_ns == 0);
+		expect_out(&late, NEXT, NO_COUNT);
+		bpf->bss->released_until_ns = coarse_ns() + NSEC_PER_SEC;
+		expect_out(&late, DROP, COUNTER_LATE_RST);
+		assert_true(bpf->bss->released_until_ns != 0);
 	}
 }
 

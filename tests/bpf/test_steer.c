@@ -24,6 +24,81 @@ static void test_lease(void **state)
 	expect_passed(b, &usual, NO_COUNT);
 }
 
+static void syn_note(int early_syns_fd, const struct lookup *lookup, uint64_t at_ns)
+{
+	struct endpoint remote = endpoint_of(lookup->remote, lookup->remote_port);
+	struct endpoint local = endpoint_of(lookup->local, lookup->local_port);
+	struct early_syn syn = { .at_ns = at_ns };
+	struct flow_key key;
+
+	key_fill(&key, &remote, &local);
+	assert_int_equal(bpf_map_update_elem(early_syns_fd, &key, &syn, BPF_ANY), 0);
+}
+
+/* Who the guard has noted is the web server's, by an early lease and for a moment only. */
+static void test_early_lease(void **state)
+{
+	struct bench *b = *state;
+	const struct lookup *both[] = { &usual, &v6 };
+	struct shared_maps maps;
+
+	close(b->program);
+	steer_free(b->steer);
+	assert_int_equal(shared_maps_new(&maps), 0);
+	if (steer_new(1, &maps, &b->steer, b->error, sizeof(b->error)) ||
+	    steer_attach(b->steer, b->error, sizeof(b->error)))
+		fail_msg("%s", b->error);
+	b->program = program_attached();
+	assert_int_equal(steer_set_sniffer(b->steer, 0, b->sniffer), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		steer_lease(b->steer, PORT, FOREVER, true);
+		expect_steered(b, both[i]);
+		syn_note(maps.early_syns_fd, both[i], now_ns());
+		expect_passed(b, both[i], COUNTER_EARLY);
+		/* Of one window it tells the next one nothing. */
+		steer_lease(b->steer, PORT, FOREVER, false);
+		expect_steered(b, both[i]);
+		steer_lease(b->steer, PORT, FOREVER, true);
+		syn_note(maps.early_syns_fd, both[i], now_ns() - EARLY_SYN_NS);
+		expect_steered(b, both[i]);
+	}
+	shared_maps_close(&maps);
+}
+
+/* However leases are given, renewed and ended. */
+static void test_early_ports(void **state)
+{
+	static const struct {
+		uint16_t port;
+		uint64_t until_ns;
+		bool early;
+		unsigned n;
+	} table[] = {
+		{ PORT, FOREVER, true, 1 },
+		{ PORT, FOREVER - 2, true, 1 },
+		{ 8443, FOREVER, false, 1 },
+		{ 8443, FOREVER, true, 2 },
+		{ PORT, STEER_LEASE_PAST, true, 2 },
+		{ PORT, FOREVER, true, 2 },
+		{ PORT, FOREVER, false, 1 },
+		{ 8443, 0, true, 0 },
+		{ 8443, 0, false, 0 },
+		{ PORT, FOREVER, true, 1 },
+	};
+	struct bench *b = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		steer_lease(b->steer, table[i].port, table[i].until_ns, table[i].early);
+		assert_int_equal(steer_early_ports(b->steer), table[i].n);
+	}
+	steer_reset(b->steer);
+	assert_int_equal(steer_early_ports(b->steer), 0);
+	assert_false(steer_is_leased(b->steer, PORT));
+	close(b->program);
+	assert_int_equal(steer_attach(b->steer, b->error, sizeof(b->error)), 0);
+	b->program = program_attached();
+}
+
 /* The same clock, to better than a few milliseconds: neither early nor late. */
 static void test_lease_runs_out(void **state)
 {
@@ -299,6 +374,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_lease),
+		TEST(test_early_lease),
+		TEST(test_early_ports),
 		TEST(test_lease_runs_out),
 		TEST(test_who_is_steered),
 		TEST(test_every_port),

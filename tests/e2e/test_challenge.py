@@ -381,11 +381,19 @@ def test_refused_by_the_socket(lab, nginx, steer):
     remove(steer, NAME)
 
 
-def test_part_that_speaks_tls_is_missing(lab, nginx, steer, kernel):
-    """Whoever copies the one file is told what else there is; windows need no more."""
-    binary = lab.dir / "half" / "acme-steer"
+@pytest.mark.parametrize("mode, pattern", [
+    (None, "acme-steer-tls is not there.*install it again"),
+    (0o777, "acme-steer-tls is there, but others may write it"),
+])
+def test_part_that_speaks_tls(lab, nginx, steer, kernel, mode, pattern):
+    """Whoever copies the one file is told what else there is, and nobody else's is executed; windows need no more."""
+    binary = lab.dir / f"half-{mode}" / "acme-steer"
     binary.parent.mkdir()
     shutil.copy(BINARY, binary)
+    if mode:
+        tls = binary.with_name("acme-steer-tls")
+        tls.write_text("#!/bin/sh\nexit 99\n")
+        tls.chmod(mode)
 
     def run(*argv):
         return subprocess.run(lab.edge.command([binary, *argv]), capture_output=True, text=True, check=False, timeout=60)
@@ -394,9 +402,27 @@ def test_part_that_speaks_tls_is_missing(lab, nginx, steer, kernel):
         done = run(*argv)
         assert done.returncode == FAILED, done
         line, = done.stderr.splitlines()
-        assert re.search(f"{argv[0]}: .*acme-steer-tls is not there.*install it again", line), line
+        assert re.search(f"{argv[0]}: .*{pattern}", line), line
     assert challenges(steer) == {}
     assert run("open", *plane_options(steer.plane)).returncode == DONE
     assert run("close").returncode == DONE
+    wait_until(lambda: not (steer.status() or {}).get("pid"), what="the resident process has ended")
+    assert_nothing_left(lab, kernel, steer)
+
+
+def test_part_that_speaks_tls_is_another_version(lab, nginx, steer, kernel):
+    """One was installed while the resident process had not begun to use it."""
+    binary = lab.dir / "other" / "acme-steer"
+    binary.parent.mkdir()
+    shutil.copy(BINARY, binary)
+    version = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout.split()[1].encode()
+    tls = binary.with_name("acme-steer-tls")
+    data = BINARY.with_name("acme-steer-tls").read_bytes()
+    assert data.count(version + b"\0") >= 1
+    tls.write_bytes(data.replace(version + b"\0", b"9.9.9\0".ljust(len(version) + 1, b"\0")))
+    tls.chmod(0o755)
+    done = subprocess.run(lab.edge.command([binary, "challenge", "add", NAME, digest().hex(), *plane_options(steer.plane)]),
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == FAILED and "acme-steer-tls is of another version; restart" in done.stderr, done
     wait_until(lambda: not (steer.status() or {}).get("pid"), what="the resident process has ended")
     assert_nothing_left(lab, kernel, steer)

@@ -41,6 +41,11 @@ int tls_program_open(void)
 	return open("/proc/self/exe", O_PATH | O_CLOEXEC);
 }
 
+const char *tls_program_error(int err)
+{
+	return strerror(-err);
+}
+
 static inline void fill(void *ctx, struct keeper *new)
 {
 	for (const struct challenge *c = NULL; (c = challenge_set_next(&challenges, c));)
