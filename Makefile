@@ -63,7 +63,7 @@ $(B)/acme-steer: $(filter-out $(TLS_OBJS),$(OBJS))
 	$(call say,CC)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(MAIN_LIBS)
 
-# Of what is in both it has what it needs.
+# Of the rest the linker takes what these need.
 $(B)/acme-steer-tls: $(TLS_OBJS) $(B)/shared.a
 	$(call say,CC)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -Wl,--as-needed $(LIBS)
