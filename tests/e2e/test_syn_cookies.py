@@ -199,7 +199,7 @@ def test_ended_under_flood(lab, web_server, steer, flood, end):
         if end == "close":
             steer.close()
         else:
-            # The flood may come by one CPU, and they by another, whose sniffer has places: those go with the process.
+            # A place may have become free since (a SYN's time was over): whoever got it goes with the process.
             kept = have_places(lab, connections)
             steer.kill()
             connections = [connection for connection in connections if connection not in kept]

