@@ -42,11 +42,9 @@ static void adapt(const struct resident *resident, struct window_options *option
 		const struct window *other =
 			window_set_of_port(&resident->routes.windows, options->ports[i]);
 
-		if (!other)
-			continue;
 		/* What is looked up on this host depends on them. */
-		window_options_agree(options, &other->options);
-		return;
+		if (other)
+			window_options_agree(options, &other->options);
 	}
 }
 

@@ -125,9 +125,11 @@ static void look_at_syn_cookies(struct resident *resident, const struct window_o
 	engine_look_at_syn_cookies(resident->engine, ports, n, closed, now);
 }
 
-/* May the guard read the ClientHellos of such a window's visitors, instead of a sniffer? */
-static bool is_early(const struct window_options *options)
+/* May the guard read the ClientHellos of this port's visitors, instead of a sniffer? */
+static bool is_early(const struct window_set *set, uint16_t port)
 {
+	const struct window_options *options = &window_set_of_port(set, port)->options;
+
 	return options->plane == PLANE_AUTO && !options->has_web_server && !conn_log_wants(false);
 }
 
@@ -148,7 +150,7 @@ static void renew(struct resident *resident, uint64_t now)
 
 			engine_lease(engine, port,
 				     full ? STEER_LEASE_PAST : MIN(deadline, now + STEER_LEASE_NS),
-				     is_early(options));
+				     is_early(set, port));
 		}
 	}
 	resident->renewed_ns = now;
@@ -255,7 +257,8 @@ int resident_open_window(struct resident *resident, const struct window_options 
 		return -ENOMEM;
 	err = engine_ready(resident, error, error_size);
 	if (!err)
-		err = window_check(options, resident->engine, error, error_size);
+		err = window_check(options, &resident->routes.windows, resident->engine, error,
+				   error_size);
 	if (!err) {
 		pthread_rwlock_wrlock(&resident->routes.lock);
 		err = window_set_open(&resident->routes.windows, options, now_ns(), ret_renewed,

@@ -120,14 +120,15 @@ bool routes_responder(struct routes *routes, const struct endpoint *local, const
 		window = window_set_route(&routes->windows, local->port, sni);
 	if (window) {
 		/* A responder has no use for the client's address. */
-		*ret_route = (struct route){ .to_responder = true,
-					     .elsewhere = window->responder_elsewhere,
-					     .target = window->options.built_in
-							       ? routes->built_in
-							       : window->options.responder,
-					     .plane = window->options.plane,
-					     .client_ip = CLIENT_IP_NONE,
-					     .tally = window->tally };
+		*ret_route = (struct route){
+			.to_responder = true,
+			.elsewhere = window->responder_elsewhere,
+			.target = window->options.built_in ? routes->built_in
+							   : window->options.responder,
+			.plane = window_set_of_port(&routes->windows, local->port)->options.plane,
+			.client_ip = CLIENT_IP_NONE,
+			.tally = window->tally
+		};
 		tally_hold(window->tally);
 		__atomic_fetch_add(&window->acme_connections, 1, __ATOMIC_RELAXED);
 	}

@@ -307,10 +307,10 @@ int window_options_set(struct window_options *options, const char *key, const ch
 	return refuse(error, error_size, -ENOKEY, "%.40s: no such window option", key);
 }
 
-static bool has_port(const struct window *window, uint16_t port)
+static bool has_port(const struct window_options *options, uint16_t port)
 {
-	for (size_t i = 0; i < window->options.n_ports; i++)
-		if (window->options.ports[i] == port)
+	for (size_t i = 0; i < options->n_ports; i++)
+		if (options->ports[i] == port)
 			return true;
 	return false;
 }
@@ -366,16 +366,11 @@ static const char *contradiction(const struct window_options *a, const struct wi
 	return NULL;
 }
 
-static bool shares_port(const struct window *window, const struct window_options *options)
-{
-	for (size_t i = 0; i < options->n_ports; i++)
-		if (has_port(window, options->ports[i]))
-			return true;
-	return false;
-}
-
 void window_options_agree(struct window_options *to, const struct window_options *from)
 {
+	for (size_t i = 0; i < to->n_ports; i++)
+		if (!has_port(from, to->ports[i]))
+			return;
 	to->has_web_server = from->has_web_server;
 	to->web_server = from->web_server;
 	to->plane = from->plane;
@@ -397,7 +392,7 @@ int window_set_open(struct window_set *set, const struct window_options *options
 		if (i == index || !what || other->options.gives_way || options->gives_way)
 			continue;
 		for (size_t k = 0; k < options->n_ports; k++)
-			if (has_port(other, options->ports[k]))
+			if (has_port(&other->options, options->ports[k]))
 				return refuse(error, error_size, -EEXIST,
 					      "port %u: window \"%s\" is open with another %s; "
 					      "windows of one port must agree on it: use the same, "
@@ -425,7 +420,7 @@ int window_set_open(struct window_set *set, const struct window_options *options
 	for (size_t i = 0; i < set->n; i++) {
 		struct window *other = set->windows[i];
 
-		if (other == window || !shares_port(other, options))
+		if (other == window)
 			continue;
 		if (options->gives_way)
 			window_options_agree(&window->options, &other->options);
@@ -487,7 +482,7 @@ uint64_t window_set_port_deadline(const struct window_set *set, uint16_t port)
 	uint64_t last_ns = 0;
 
 	for (size_t i = 0; i < set->n; i++)
-		if (has_port(set->windows[i], port))
+		if (has_port(&set->windows[i]->options, port))
 			last_ns = MAX(last_ns, set->windows[i]->deadline_ns);
 	return last_ns;
 }

@@ -55,8 +55,9 @@ struct window_options {
 	bool client_ip_chosen; /* by somebody, not by default */
 	/*
 	 * Made for challenges: the built-in responder answers, by name. Such a window routes
-	 * nothing by itself. One that gives way takes its options from the other windows of its
-	 * port, now and later.
+	 * nothing by itself. One that gives way takes its options from a window that has all of
+	 * its ports, now and later; where another has only some of them, that one's options hold
+	 * for those: window_set_of_port().
 	 */
 	bool built_in;
 	bool gives_way;
@@ -115,7 +116,10 @@ int window_time_parse(const char *text, uint64_t *ret_s);
 int window_endpoint_set(const char *key, const char *value, const char *example,
 			struct endpoint *ret_endpoint, char *error, size_t error_size);
 
-/* Gives @to what windows of one port must agree on: web server, plane, client address. */
+/*
+ * Gives @to what windows of one port must agree on: web server, plane, client address. Only if
+ * @from has all ports of @to: for the others it says nothing.
+ */
 void window_options_agree(struct window_options *to, const struct window_options *from);
 
 /*
@@ -154,7 +158,10 @@ uint64_t window_set_sniff_timeout(const struct window_set *set, uint16_t port);
 /* The window of @port that was made for challenges. NULL: none. */
 struct window *window_set_built_in(const struct window_set *set, uint16_t port);
 
-/* First window of @port, for the options that all windows of a port agree on. NULL: none. */
+/*
+ * First window of @port, for the options that all windows of a port agree on; one that gives way
+ * only if there is no other. NULL: none.
+ */
 const struct window *window_set_of_port(const struct window_set *set, uint16_t port);
 
 /*

@@ -139,8 +139,17 @@ static int check_vrf(uint16_t port, char *error, size_t error_size)
 	return -EOPNOTSUPP;
 }
 
-int window_check(const struct window_options *options, struct engine *engine, char *error,
-		 size_t error_size)
+/* Does another window say where the web server of this port is? */
+static bool gives_way_to(const struct window_options *options, const struct window_set *set,
+			 uint16_t port)
+{
+	const struct window *other = window_set_of_port(set, port);
+
+	return options->gives_way && other && !other->options.gives_way;
+}
+
+int window_check(const struct window_options *options, const struct window_set *set,
+		 struct engine *engine, char *error, size_t error_size)
 {
 	const char *no_handoff = engine_no_handoff(engine);
 	int err = 0;
@@ -162,6 +171,7 @@ int window_check(const struct window_options *options, struct engine *engine, ch
 		return check_target(engine, options, &options->web_server, error, error_size);
 	}
 	for (size_t i = 0; i < options->n_ports && !err; i++)
-		err = check_port(engine, options, options->ports[i], error, error_size);
+		if (!gives_way_to(options, set, options->ports[i]))
+			err = check_port(engine, options, options->ports[i], error, error_size);
 	return err;
 }

@@ -11,9 +11,10 @@
 /*
  * Everything about the options that depends on this host: is there a web server, can it be reached
  * by the plane that they ask for, with the clients' addresses? What will do, but not as well as it
- * could, the log says. @engine steers already. 0, or -errno with one line in @error.
+ * could, the log says. @set: the windows that are open; @engine steers already. 0, or -errno with one
+ * line in @error.
  */
-int window_check(const struct window_options *options, struct engine *engine, char *error,
-		 size_t error_size);
+int window_check(const struct window_options *options, const struct window_set *set,
+		 struct engine *engine, char *error, size_t error_size);
 
 #endif

@@ -97,6 +97,9 @@ static void add(struct window_index *index, struct window *window, uint16_t port
 
 	if (!at->first)
 		*at = (struct window_port){ .first = window, .port = port };
+	/* It may have other ports, which the other's options are not for. */
+	if (at->first->options.gives_way && !options->gives_way)
+		at->first = window;
 	at->sniff_timeout_ms = MAX(at->sniff_timeout_ms, options->sniff_timeout_ms);
 	if (options->built_in) {
 		if (!at->built_in)

@@ -11,7 +11,8 @@ struct window;
 
 /* What the windows of one port are to a connection. */
 struct window_port {
-	struct window *first; /* in the order they were opened; NULL: no window has the port */
+	/* In the order they were opened, those that give way last; NULL: no window has the port. */
+	struct window *first;
 	struct window *built_in;
 	struct window *for_every_name; /* the last one that lists no names */
 	uint32_t sniff_timeout_ms;     /* the longest */

@@ -19,7 +19,8 @@ import pytest
 import documented
 from clients import NAMES, AcmeSh, Client, Installation, names_of_families, visitors
 from lab import kill_pid, less, longer, sh, wait_until
-from servers import Pebble, get
+from peers import Echo, ask
+from servers import SMALL, Pebble, get
 from steer import BINARY, leftovers, plane_options
 
 pytestmark = pytest.mark.needs_steer
@@ -280,6 +281,26 @@ def test_beside_other_windows(lab, nginx, steer):
         steer.close("--name", "mine")
         assert open_windows(steer) == set()
         assert steer.run("status").code == 3
+
+
+@pytest.mark.parametrize("first", ["armed", "mine"])
+def test_port_with_another_web_server(lab, nginx, auto, first):
+    """What a window says of one of its ports is not said of the others, and nobody has to listen on that one."""
+    with (armed(lab, auto, "--port", "443", "--port", "8443"), Echo(lab.edge, port=8444) as web,
+          contextlib.ExitStack() as stack):
+        if first == "armed":
+            with Echo(lab.edge, port=8443):
+                stack.enter_context(listener(lab, "127.0.0.1"))
+                wait_open(auto, V4)
+        auto.open("--name", "mine", "--responder", "127.0.0.1:31444", "--port", "8443",
+                  "--web-server", "127.0.0.1:8444")
+        stack.enter_context(listener(lab, "127.0.0.1"))
+        wait_until(lambda: open_windows(auto) == {"mine", f"armed:{V4}"}, 5, "both are open")
+        for n, address in enumerate((lab.edge.v4, lab.edge.v6)):
+            assert get(lab, address) == SMALL
+            with lab.ca.connect(address, 8443) as sock:
+                assert ask(sock) == b"over and back"
+            assert len(web.accepted) == n + 1
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])

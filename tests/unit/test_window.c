@@ -311,6 +311,49 @@ static void windows_made_for_challenges(void **state)
 	window_set_close_all(&set);
 }
 
+static void gives_way_on_several_ports(void **state)
+{
+	struct window_set set = {};
+	struct window_options armed;
+	bool renewed;
+
+	window_options_init(&armed);
+	strcpy(armed.name, "armed");
+	armed.armed = armed.gives_way = armed.ports_given = true;
+	armed.n_ports = 2;
+	armed.ports[0] = 443;
+	armed.ports[1] = 8443;
+	assert_int_equal(window_set_open(&set, &armed, S, &renewed, error, sizeof(error)), 0);
+	assert_string_equal(window_set_of_port(&set, 443)->options.name, "armed");
+
+	/* What a port's own window was asked for, another port's does not change. */
+	assert_int_equal(open_one(&set, S, &renewed, "a", "web-server", "127.0.0.1:8444", "plane",
+				  "handoff", NULL),
+			 0);
+	assert_int_equal(open_one(&set, S, &renewed, "b", "port", "8443", "plane", "relay", NULL),
+			 0);
+	assert_string_equal(window_set_of_port(&set, 443)->options.name, "a");
+	assert_string_equal(window_set_of_port(&set, 8443)->options.name, "b");
+	assert_false(window_set_find(&set, "armed")->options.has_web_server);
+	assert_int_equal(window_set_open(&set, &armed, S, &renewed, error, sizeof(error)), 0);
+	assert_string_equal(window_set_of_port(&set, 443)->options.name, "a");
+
+	window_set_close(&set, "a");
+	assert_string_equal(window_set_of_port(&set, 443)->options.name, "armed");
+	assert_false(window_set_of_port(&set, 443)->options.has_web_server);
+
+	/* That of a window that has all of its ports it takes over, and keeps. */
+	window_set_close(&set, "b");
+	assert_int_equal(open_one(&set, S, &renewed, "c", "port", "443", "port", "8443", "port",
+				  "9443", "web-server", "127.0.0.1:8444", NULL),
+			 0);
+	assert_string_equal(window_set_of_port(&set, 8443)->options.name, "c");
+	window_set_close(&set, "c");
+	assert_string_equal(window_set_of_port(&set, 8443)->options.name, "armed");
+	assert_int_equal(window_set_of_port(&set, 8443)->options.web_server.port, 8444);
+	window_set_close_all(&set);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +363,7 @@ int main(void)
 		cmocka_unit_test(routes),
 		cmocka_unit_test(many_windows),
 		cmocka_unit_test(windows_made_for_challenges),
+		cmocka_unit_test(gives_way_on_several_ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
