@@ -284,7 +284,7 @@ install: all
 	install -D -m 644 deploy/man/acme-steer.8 $(SHARE)/man/man8/acme-steer.8
 	install -D -m 644 deploy/README.md $(SHARE)/acme-steer/README.md
 	install -D -m 755 -t $(SHARE)/acme-steer/hooks $(filter-out %.md,$(wildcard deploy/hooks/*))
-	install -D -m 644 -t $(SHARE)/acme-steer/certbot $(filter-out %/tests,$(wildcard deploy/certbot/*))
+	install -D -m 644 -t $(SHARE)/acme-steer/certbot $(wildcard $(addprefix deploy/certbot/*.,md py toml cfg))
 	install -D -m 644 -t $(SHARE)/acme-steer/prometheus $(wildcard deploy/prometheus/*)
 	install -D -m 644 -t $(SHARE)/acme-steer/grafana $(wildcard deploy/grafana/*)
 	install -D -m 644 -t $(DESTDIR)$(UNITDIR) deploy/systemd/*.service

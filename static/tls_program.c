@@ -13,7 +13,12 @@ int tls_program_open(void)
 	return fd < 0 ? -errno : fd;
 }
 
-const char *tls_program_error(int err)
+const char *tls_program_fault(int err)
 {
 	return strerror(-err);
+}
+
+const char *tls_program_remedy(int err)
+{
+	return NULL;
 }

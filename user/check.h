@@ -90,7 +90,8 @@ void checks_responder(struct doctor *doctor);
 /* checks_rules.c: what stands in front of the port. Two checks, "published" and "firewall". */
 void checks_rules(struct doctor *doctor);
 
-/* checks_host.c */
+/* checks_host.c: what is installed, and runs. */
+void checks_tls_program(struct doctor *doctor);
 void checks_resident(struct doctor *doctor);
 void checks_clock(struct doctor *doctor);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* doctor: the resident process, the clock. */
+/* doctor: what is installed, the resident process, the clock. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,7 +7,26 @@
 #include <time.h>
 
 #include "check.h"
+#include "tls_program.h"
 #include "util.h"
+
+/* A window needs none of it. */
+void checks_tls_program(struct doctor *doctor)
+{
+	struct check *check = check_add(doctor, "tls-program");
+	_cleanup_close_ int program = tls_program_open();
+	const char *remedy = program < 0 ? tls_program_remedy(program) : NULL;
+
+	if (program < 0)
+		check_set(check, CHECK_WARN,
+			  remedy ? "install it again, and restart the resident process"
+				 : "look at the files that were installed",
+			  "neither `challenge` nor `probe` can work: %s",
+			  tls_program_fault(program));
+	else
+		check_set(check, CHECK_OK, NULL,
+			  "what `challenge` and `probe` need is there, and only for us to write");
+}
 
 void checks_resident(struct doctor *doctor)
 {

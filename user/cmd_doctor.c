@@ -36,10 +36,10 @@ static const struct option long_options[] = {
 
 /* In the order of the table that is shown; the first ones find what later ones need. */
 static void (*const all_checks[])(struct doctor *doctor) = {
-	checks_capabilities,   checks_btf,	checks_bpf_sysctls, checks_lockdown,
-	checks_other_steering, checks_steering, checks_handoff,	    checks_syncookies,
-	checks_web_server,     checks_families, checks_target,	    checks_rules,
-	checks_responder,      checks_resident, checks_clock,
+	checks_capabilities,   checks_btf,	   checks_bpf_sysctls, checks_lockdown,
+	checks_other_steering, checks_steering,	   checks_handoff,     checks_syncookies,
+	checks_web_server,     checks_families,	   checks_target,      checks_rules,
+	checks_responder,      checks_tls_program, checks_resident,    checks_clock,
 };
 
 struct doctor_options {

@@ -19,7 +19,7 @@
 static const struct {
 	const char *name, *metavar, *help;
 } window_options[] = {
-	{ "name", "NAME", "name of the window" },
+	{ "name", "NAME", "name of the window (default; of `run`: run-PID)" },
 	{ "ttl", "TIME", "it closes by itself after this: 90s, 10m, 1h (10m; at most 1h)" },
 	{ "domain", "NAME", "name or IP address that is validated; again for more (every name)" },
 	{ "responder", "ADDRESS", "who answers acme-tls/1 (127.0.0.1:31443)" },

@@ -78,8 +78,9 @@ void cmd_describe(const struct window_options *window, const char *verb, char *b
 	"  --log-format=FORMAT      auto, plain, json or journal (auto: the journal, with its "  \
 	"fields,\n"                                                                              \
 	"                           where there is one to write to; else plain)\n"               \
-	"  --log-visitors           log a line for each steered connection, not only those for " \
-	"acme-tls/1\n"
+	"  --log-visitors           log a line for each connection, not only those for "         \
+	"acme-tls/1:\n"                                                                          \
+	"                           all are steered then, none is read in passing\n"
 #define CMD_QUIET_HELP "  -q, --quiet              say nothing but errors and warnings\n"
 #define CMD_HELP_HELP  "  -h, --help               this text\n"
 

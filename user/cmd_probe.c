@@ -21,7 +21,7 @@ static const char usage[] =
 	"Usage: acme-steer probe NAME [OPTION...]\n\n"
 	"Connects to NAME as a CA's validator does, over IPv6 and IPv4, says what answers, and "
 	"explains.\n"
-	"Needs no rights, and nothing of acme-steer on this machine or that one. Best tried from "
+	"Needs no rights, and no resident process on this machine or that one. Best tried from "
 	"outside.\n\n"
 	"  NAME                     host name or IP address that is to be validated\n"
 	"  --address=ADDRESS        connect there instead of asking the DNS; again for more\n"

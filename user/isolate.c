@@ -152,8 +152,16 @@ int isolate_responder(unsigned max_fds, char *error, size_t error_size)
 
 int isolate_surroundings(int ready_fd)
 {
-	static const char *const known[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
-					     "ASAN_OPTIONS=",  "UBSAN_OPTIONS=", "LSAN_OPTIONS=" };
+	static const char *const known[] = {
+		"NOTIFY_SOCKET=",
+		"WATCHDOG_USEC=",
+		"WATCHDOG_PID=",
+#if SANITIZED
+		"ASAN_OPTIONS=",
+		"UBSAN_OPTIONS=",
+		"LSAN_OPTIONS=",
+#endif
+	};
 	static char *kept[ARRAY_SIZE(known) + 1];
 	size_t n = 0;
 	int r = 0;

@@ -270,17 +270,19 @@ static void wait_and_try_again(struct keeper *keeper, uint64_t now)
 static void start_process(struct keeper *keeper, uint64_t now)
 {
 	int err = process_start(keeper);
+	const char *remedy;
 
 	keeper->started_ns = now;
 	keeper->done = 0;
 	memset(&keeper->report, 0, sizeof(keeper->report));
 	if (err) {
+		remedy = tls_program_remedy(err);
 		snprintf(keeper->error, sizeof(keeper->error),
-			 "starting the built-in responder: %s%s",
+			 "starting the built-in responder: %s%s%s%s",
 			 err == -EPIPE ? "who starts it is gone: restart the resident process"
-				       : tls_program_error(err),
-			 err == -ENOENT || err == -EPERM ? ", and restart the resident process"
-							 : "");
+				       : tls_program_fault(err),
+			 remedy ? "; " : "", remedy ? remedy : "",
+			 remedy ? ", and restart the resident process" : "");
 		keeper->tries++;
 		wait_and_try_again(keeper, now);
 		return;

@@ -18,12 +18,13 @@ static void show_list(FILE *to, const char *label, struct json_object *list, con
 	fprintf(to, "\n");
 }
 
-/* "  plane: auto, connections are relayed: this kernel can't hand off" */
+/* "  plane: auto, steered connections are relayed: this kernel can't hand off" */
 static void show_plane(FILE *to, struct json_object *window)
 {
 	const char *why = doc_string(window, "plane_reason", NULL);
 
-	fprintf(to, "  plane: %s, connections are %s%s%s\n", doc_string(window, "plane", "?"),
+	fprintf(to, "  plane: %s, steered connections are %s%s%s\n",
+		doc_string(window, "plane", "?"),
 		strcmp(doc_string(window, "plane_used", ""), "relay") == 0 ? "relayed"
 									   : "handed off",
 		why ? ": " : "", why ? why : "");
@@ -86,7 +87,9 @@ static void show_window(FILE *to, struct json_object *window)
 			doc_string(window, "client_ip", "none"));
 	fprintf(to, "  open for: %s\n", cmd_duration(doc_number(window, "opened_s"), text));
 	show_deadline(to, window);
-	fprintf(to, "  connections: %.0f, of them %.0f handed off, %.0f relayed, %.0f timed out\n",
+	fprintf(to,
+		"  steered connections: %.0f, of them %.0f handed off, %.0f relayed, %.0f timed "
+		"out\n",
 		doc_number(total, "accepted"), doc_number(total, "handed_off"),
 		doc_number(total, "relayed"), doc_number(total, "timed_out"));
 	fprintf(to, "  acme-tls/1 connections: %.0f\n", doc_number(window, "acme_connections"));

@@ -56,23 +56,29 @@ int tls_program_open(void)
 	return err;
 }
 
-const char *tls_program_error(int err)
+const char *tls_program_fault(int err)
 {
 	switch (err) {
 	case -ENOENT:
 	case -ENOTDIR:
-		return NAME " is not there, which is installed with acme-steer; install it again";
+		return NAME " is not there, which is installed with acme-steer";
 	case -EPERM:
-		return NAME " is there, but others may write it; install it again";
+		return NAME " is there, but others may write it";
 	default:
 		return strerror(-err);
 	}
+}
+
+const char *tls_program_remedy(int err)
+{
+	return err == -ENOENT || err == -ENOTDIR || err == -EPERM ? "install it again" : NULL;
 }
 
 static int become(const char *verb, char **argv)
 {
 	_cleanup_close_ int program = tls_program_open();
 	_cleanup_free_ char **words = NULL;
+	const char *remedy;
 	size_t n = 0;
 	int err = program;
 
@@ -85,7 +91,9 @@ static int become(const char *verb, char **argv)
 		syscall(SYS_execveat, program, "", words, environ, AT_EMPTY_PATH);
 		err = -errno;
 	}
-	log_error("%s: %s", verb, words ? tls_program_error(err) : "out of memory");
+	remedy = words ? tls_program_remedy(err) : NULL;
+	log_error("%s: %s%s%s", verb, words ? tls_program_fault(err) : "out of memory",
+		  remedy ? "; " : "", remedy ? remedy : "");
 	return EXIT_FAILED;
 }
 

@@ -13,7 +13,10 @@
  */
 int tls_program_open(void);
 
-/* What is wrong, and what to do. */
-const char *tls_program_error(int err);
+/* What is wrong. */
+const char *tls_program_fault(int err);
+
+/* What to do about that, as a part of a sentence. NULL: nothing that we know of. */
+const char *tls_program_remedy(int err);
 
 #endif

@@ -26,7 +26,7 @@ IPPROTO_MPTCP = 262
 OK, WARN, FAIL = "ok", "warn", "fail"
 CHECKS = ["capabilities", "btf", "bpf-sysctls", "lockdown", "other-sk-lookup", "steering", "handoff",
           "syncookies", "web-server", "address-families", "hand-off-target", "published",
-          "firewall", "responder", "resident", "clock"]
+          "firewall", "responder", "tls-program", "resident", "clock"]
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 PORT = 47443
 
@@ -148,7 +148,7 @@ def test_table(lab, nginx, doctor):
             assert check["finding"] in lines[at]
         if check["remedy"]:
             assert lines[at + 1].strip() == f"-> {check['remedy']}"
-    assert re.search(r"\d+ of 16 checks failed", lines[-1])
+    assert re.search(r"\d+ of 17 checks failed", lines[-1])
     assert "nothing is in the way" in doctor.run().stdout.splitlines()[-1]
 
 
@@ -186,6 +186,19 @@ def test_not_root(lab, nginx, doctor):
     found.says("capabilities", FAIL, "CAP_BPF", "as root")
     found.says("web-server", OK, "a process not to be seen", "as root")
     found.says("firewall", WARN, "rules", "as root")
+
+
+def test_tls_program(lab, nginx, doctor):
+    """Somebody copied the one file; then the other, too, for others to write."""
+    binary = lab.dir / "half" / "acme-steer"
+    binary.parent.mkdir()
+    shutil.copy(BINARY, binary)
+    doctor(binary=binary).says("tls-program", WARN, "`challenge`.*acme-steer-tls is not there", "install it again")
+    tls = binary.with_name("acme-steer-tls")
+    shutil.copy(BINARY.with_name("acme-steer-tls"), tls)
+    doctor(binary=binary).says("tls-program", OK, "`probe`")
+    tls.chmod(0o777)
+    doctor(binary=binary).says("tls-program", WARN, "others may write it", "install it again")
 
 
 def test_btf(lab, nginx, doctor):

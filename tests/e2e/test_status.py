@@ -70,7 +70,8 @@ def test_window(lab, nginx, responder, serve, plane):
     assert abs(deadline - time.time() - window["remaining_s"]) < longer(3), window
     out = serve.ok("status").out
     assert f"challenges served: {NAME} 2\n" in out and re.search(r"closes in: \S+, at \d\d:\d\d:\d\d\n", out), out
-    assert ("connections are relayed: --plane=relay asks for it" if relayed else "connections are handed off") in out
+    used = "relayed: --plane=relay asks for it" if relayed else "handed off"
+    assert f"plane: {plane}, steered connections are {used}\n" in out
 
 
 def test_errors(lab, nginx, steer):

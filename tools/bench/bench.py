@@ -22,6 +22,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import signal
 import statistics
 import sys
@@ -205,7 +206,7 @@ def machine():
         if line.startswith("model name"):
             model = line.partition(": ")[2]
             break
-    return {"kernel": platform.release(), "cpus": os.cpu_count(), "cpu": model}
+    return {"kernel": re.match(r"[\d.]*\d", platform.release())[0], "cpus": os.cpu_count(), "cpu": model}
 
 
 def run(options):

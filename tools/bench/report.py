@@ -63,7 +63,7 @@ def memory_table(document):
     for name, values in document["memory"].items():
         if name != "direct":
             rows.append([document["labels"][name], *(f"{kib / 1024:.1f}" for kib in values["kib"].values()),
-                         f"{values['kib_per_connection']:.1f}",
+                         f"{values['kib_per_connection']:z.1f}",
                          f"{values['kernel_kib_per_connection']:.1f}"])
         else:
             rows.append([document["labels"][name], *("-" for _ in values["kib"]), "-",
