@@ -156,6 +156,14 @@ int guard_socket(struct __sk_buff *skb)
 	return 0;
 }
 
+/* One of ours. The device may have got another address since it was asked for the frame's. */
+static __always_inline void for_this_host(struct __sk_buff *skb)
+{
+	skb->mark = 0;
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+}
+
 SEC("tc")
 int guard_ingress(struct __sk_buff *skb)
 {
@@ -166,7 +174,7 @@ int guard_ingress(struct __sk_buff *skb)
 
 	/* With RPS it comes from another CPU, and the guard entry may be gone by then, or not. */
 	if (skb->mark == MARK_HELD) {
-		skb->mark = 0;
+		for_this_host(skb);
 		return TCX_NEXT;
 	}
 	if (!ours && !parked && n_guards == 0 && n_early_ports == 0)
@@ -177,7 +185,7 @@ int guard_ingress(struct __sk_buff *skb)
 		return early(skb, &packet);
 	guard = bpf_map_lookup_elem(&guards, &packet.key);
 	if (ours) {
-		skb->mark = 0;
+		for_this_host(skb);
 		if (guard && packet.tcp.seq == bpf_htonl(guard->first_seq))
 			return adopt(skb, &packet, guard);
 		if (guard)

@@ -343,9 +343,8 @@ static uint64_t drain(struct engine *engine, uint64_t now)
 	if (!engine->quiet_once) {
 		steer_detach(engine->programs.steer);
 		/* A handshake may have begun between detaching and its last user's leaving. */
-		steer_synchronize();
-		engine->quiet_once = true;
-		return now;
+		engine->quiet_once = steer_synchronize() == 0;
+		return engine->quiet_once ? now : now + look_ns;
 	}
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		loop_retire(engine->loops[i]);

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/membarrier.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdbool.h>
@@ -228,8 +227,6 @@ static const int bpf_commands[] = {
 /* About devices. */
 static const int ioctls[] = { SIOCGIFINDEX, SIOCGIFNAME, SIOCGIFMTU, SIOCGIFHWADDR };
 
-static const int barriers[] = { MEMBARRIER_CMD_GLOBAL };
-
 static const int families[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK };
 
 /* Of this process and its threads alone. */
@@ -420,8 +417,6 @@ int filter_resident(void)
 		r = allow_values(ctx, SCMP_SYS(prctl), 0, prctl_options, ARRAY_SIZE(prctl_options));
 	if (r == 0)
 		r = allow_values(ctx, SCMP_SYS(ioctl), 1, ioctls, ARRAY_SIZE(ioctls));
-	if (r == 0)
-		r = allow_values(ctx, SCMP_SYS(membarrier), 0, barriers, ARRAY_SIZE(barriers));
 	for (size_t i = 0; i < ARRAY_SIZE(deadly) && r == 0; i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_KILL_PROCESS, deadly[i], 0);
 	/* The kernel remembers which calls are allowed whatever their arguments; this one is not. */

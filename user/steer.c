@@ -9,11 +9,9 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/membarrier.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include "bpf_util.h"
 #include "log.h"
@@ -152,10 +150,25 @@ void steer_reset(struct steer *steer)
 			break;
 }
 
-void steer_synchronize(void)
+/*
+ * synchronize_rcu() by another name, for packets are looked up under rcu_read_lock(): the kernel
+ * waits for one grace period when a map in a map is replaced, maybe_wait_bpf_programs(). (There is
+ * membarrier(2), too, but not with nohz_full.)
+ */
+int steer_synchronize(void)
 {
-	/* synchronize_rcu() by another name: packets are looked up under rcu_read_lock(). */
-	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	_cleanup_close_ int outer = -1;
+	_cleanup_close_ int inner = -1;
+	uint32_t zero = 0;
+
+	inner = bpf_map_create(BPF_MAP_TYPE_ARRAY, NULL, sizeof(zero), sizeof(zero), 1, NULL);
+	if (inner < 0)
+		return inner;
+	opts.inner_map_fd = (uint32_t)inner;
+	outer = bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, NULL, sizeof(zero), sizeof(zero), 1,
+			       &opts);
+	return outer < 0 ? outer : bpf_map_update_elem(outer, &zero, &inner, BPF_ANY);
 }
 
 int steer_queue(struct steer *steer, unsigned index, unsigned *ret_accept, unsigned *ret_syn)

@@ -65,9 +65,9 @@ void steer_reset(struct steer *steer);
 
 /*
  * Returns when every CPU that was in the program has left it: after steer_detach() the sniffers get
- * no new handshake from then on. Takes some milliseconds.
+ * no new handshake from then on. Takes some milliseconds. 0 or -errno.
  */
-void steer_synchronize(void);
+int steer_synchronize(void);
 
 /*
  * How much waits at sniffer @index: connections to accept, handshakes under way. 0 or -errno. From

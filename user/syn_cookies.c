@@ -54,16 +54,44 @@ void syn_cookies_init(struct syn_cookies *cookies)
 	*cookies = (struct syn_cookies){ .decoy_fd = -1, .handshake_fd = -1 };
 }
 
+/*
+ * Who of the group gets what the kernel asks it for: the decoy, which is its last, whoever connects
+ * to their port, by IPv4 and without options as decoy_connect() does. Whose connection comes back
+ * from a hand-off gets a sniffer: the kernel asks the group for one then, too (inet_steal_sock()),
+ * and so this is there before the decoy is. 0 or -errno.
+ */
+static int group_choose(int sniffer_fd, uint16_t port, unsigned n_sniffers)
+{
+	struct sock_filter choose[] = {
+		{ BPF_LD | BPF_B | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF },
+		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0x45 },
+		{ BPF_LD | BPF_H | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF + 22 }, /* to which port */
+		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 1, port },
+		{ BPF_RET | BPF_K, 0, 0, n_sniffers },
+		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_CPU) },
+		{ BPF_ALU | BPF_MOD | BPF_K, 0, 0, n_sniffers },
+		{ BPF_RET | BPF_A, 0, 0, 0 },
+	};
+	const struct sock_fprog program = { .len = ARRAY_SIZE(choose), .filter = choose };
+
+	if (setsockopt(sniffer_fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+		       sizeof(program)) < 0)
+		return -errno;
+	return 0;
+}
+
 int syn_cookies_begin(struct syn_cookies *cookies, int sniffer_fd, unsigned n_sniffers)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
+	int err;
 
 	syn_cookies_end(cookies);
 	cookies->n_sniffers = n_sniffers;
 	if (getsockname(sniffer_fd, (struct sockaddr *)&sa, &len) < 0)
 		return -errno;
-	return endpoint_from_sockaddr(&sa, &cookies->sniffers);
+	err = endpoint_from_sockaddr(&sa, &cookies->sniffers);
+	return err ? err : group_choose(sniffer_fd, cookies->sniffers.port, n_sniffers);
 }
 
 /* Without a trace: a reset, no TIME_WAIT. */
@@ -111,31 +139,15 @@ static void decoy_accept(const struct syn_cookies *cookies)
 		drop(&fd);
 }
 
-/*
- * The last of the group, and the one that gets whoever connects to their port, by IPv4 and without
- * options as decoy_connect() does. Whose connection comes back from a hand-off gets a sniffer: the
- * kernel asks the group for one then, too (inet_steal_sock()). 0 or -errno.
- */
+/* The last of the group. 0 or -errno. */
 static int decoy_open(struct syn_cookies *cookies)
 {
-	struct sock_filter choose[] = {
-		{ BPF_LD | BPF_B | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF },
-		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0x45 },
-		{ BPF_LD | BPF_H | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF + 22 }, /* to which port */
-		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 1, cookies->sniffers.port },
-		{ BPF_RET | BPF_K, 0, 0, cookies->n_sniffers },
-		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_CPU) },
-		{ BPF_ALU | BPF_MOD | BPF_K, 0, 0, cookies->n_sniffers },
-		{ BPF_RET | BPF_A, 0, 0, 0 },
-	};
-	const struct sock_fprog program = { .len = ARRAY_SIZE(choose), .filter = choose };
 	const int defer_s = DEFER_S;
 	_cleanup_close_ int fd = sniffer_socket(cookies->sniffers.port, 0);
 
 	if (fd < 0)
 		return -errno;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof(defer_s)) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) < 0)
+	if (setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_s, sizeof(defer_s)) < 0)
 		return -errno;
 	cookies->decoy_fd = TAKE_FD(fd);
 	log_info("a SYN flood: the sniffers take SYN cookies, too; the kernel names their port %u",

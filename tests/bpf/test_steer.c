@@ -321,7 +321,7 @@ static void one_port(struct bench *b, const char *address)
 	expect_connection(&web, SNIFFER);
 	steer_detach(b->steer);
 	assert_int_equal(program_attached(), -1);
-	steer_synchronize();
+	assert_int_equal(steer_synchronize(), 0);
 	expect_connection(&web, WEB_SERVER);
 	assert_int_equal(steer_attach(b->steer, b->error, sizeof(b->error)), 0);
 	expect_connection(&web, SNIFFER);
