@@ -74,8 +74,9 @@ void engine_lease(struct engine *engine, uint16_t port, uint64_t until_ns, bool 
 void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, size_t n_ports,
 				bool closing, uint64_t now_ns);
 
-/* Asks the workers for a sign of life; before each round of leases. */
-void engine_ping(struct engine *engine);
+/* Asks the workers for a sign of life, and looks which devices have gone; with each round of
+ * leases. */
+void engine_ping(struct engine *engine, uint64_t now_ns);
 
 /*
  * ENGINE_STEERING to ENGINE_DRAINING: all leases must have been ended. In another state: nothing.

@@ -4,9 +4,7 @@
  *
  * Devices are guarded when a window opens, as far as it can be told which will be used, and else
  * when the first connection that uses them is handed off. They stay so until the last window is
- * closed. The table only grows, so readers need no lock: an entry is complete before n_devices says
- * that it is there. A device that goes away takes its links with it; its number is not given out
- * again.
+ * closed, or they go themselves: guard_devices.c.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -14,7 +12,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "bpf_util.h"
@@ -26,13 +23,8 @@
 #include "thread.h"
 #include "util.h"
 
-/* Linux 6.6; Debian 12's headers are older. */
-#define ATTACH_TCX_INGRESS 46
-#define ATTACH_TCX_EGRESS  47
-#define LINK_BEFORE	   (1u << 3) /* BPF_F_BEFORE; with no other named: all others */
-
-#define GUESSES_MAX 2 /* a default route of each family */
-#define EXPECT_MAX  8
+#define GUESSES_MAX    2 /* a default route of each family */
+#define EXPECT_MAX     8
 #define EVENTS_AT_ONCE 64 /* of the guard; then connections have their turn */
 
 struct guards {
@@ -44,15 +36,12 @@ struct guards {
 	bool stop; /* __atomic */
 	size_t n_expected;
 	unsigned expected[EXPECT_MAX];
-	int ioctl_fd;
 	struct requests *requests;
 	struct ring_buffer *early_ring; /* NULL: all connections are steered */
 	void (*early_each)(void *ctx, const struct early_event *event);
 	void *early_ctx;
 	unsigned early_left; /* of EVENTS_AT_ONCE */
-	pthread_mutex_t attach_lock;
-	size_t n_devices;
-	struct guards_device devices[GUARDS_MAX_DEVICES];
+	struct guard_devices devices;
 };
 
 #define COUNTER_NAME(id, name, text) name,
@@ -111,10 +100,8 @@ int guards_new(struct guards **ret_guards, const struct shared_maps *maps, char 
 
 	if (!guards)
 		return -ENOMEM;
-	pthread_mutex_init(&guards->attach_lock, NULL);
-	guards->ioctl_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (guards->ioctl_fd < 0) {
-		err = -errno;
+	err = guard_devices_init(&guards->devices);
+	if (err) {
 		snprintf(error, error_size, "a socket: %s", strerror(-err));
 		goto fail;
 	}
@@ -135,6 +122,9 @@ int guards_new(struct guards **ret_guards, const struct shared_maps *maps, char 
 					 "bpf_sk_assign_tcp_reqsk, with CONFIG_SYN_COOKIES)");
 		goto fail;
 	}
+	guards->devices.ingress = bpf_program__fd(guards->bpf->progs.guard_ingress);
+	guards->devices.egress = bpf_program__fd(guards->bpf->progs.guard_egress);
+	guards->devices.map = bpf_map__fd(guards->bpf->maps.guarded_devices);
 	if (maps)
 		early_init(guards);
 	*ret_guards = guards;
@@ -157,21 +147,7 @@ void guards_reset(struct guards *guards)
 {
 	prepare_end(guards, true);
 	guards->prepared = false;
-	guards->n_expected = 0;
-	for (size_t i = 0; i < guards->n_devices; i++) {
-		struct guards_device *device = &guards->devices[i];
-		uint8_t value = 0;
-
-		bpf_map__lookup_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
-				     sizeof(device->ifindex), &value, sizeof(value), 0);
-		if ((device->used || value == DEVICE_USED) && guards->n_expected < EXPECT_MAX)
-			guards->expected[guards->n_expected++] = device->ifindex;
-		bpf_map__delete_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
-				     sizeof(device->ifindex), 0);
-		close(device->links[0]);
-		close(device->links[1]);
-	}
-	guards->n_devices = 0;
+	guards->n_expected = guard_devices_reset(&guards->devices, guards->expected, EXPECT_MAX);
 	guards->bpf->bss->n_early_ports = 0;
 }
 
@@ -181,12 +157,10 @@ void guards_free(struct guards *guards)
 		return;
 	if (guards->bpf)
 		guards_reset(guards);
-	if (guards->ioctl_fd >= 0)
-		close(guards->ioctl_fd);
+	guard_devices_free(&guards->devices);
 	ring_buffer__free(guards->early_ring);
 	requests_free(guards->requests);
 	handoff_bpf__destroy(guards->bpf);
-	pthread_mutex_destroy(&guards->attach_lock);
 	free(guards);
 }
 
@@ -248,90 +222,9 @@ enum seize_result guards_preflight(struct guards *guards, bool v4_client,
 	return block.result;
 }
 
-/* Address and MTU. Devices without a link header answer with another length of address: zeros. */
-static int device_read(int ioctl_fd, struct guards_device *device)
-{
-	struct ifreq ifr = {};
-
-	if (!if_indextoname(device->ifindex, ifr.ifr_name))
-		return -ENODEV;
-	if (ioctl(ioctl_fd, SIOCGIFMTU, &ifr) < 0)
-		return -errno;
-	device->mtu = (unsigned)ifr.ifr_mtu;
-	if (ioctl(ioctl_fd, SIOCGIFHWADDR, &ifr) < 0)
-		return -errno;
-	memcpy(device->mac, ifr.ifr_hwaddr.sa_data, sizeof(device->mac));
-	return 0;
-}
-
-static int device_attach(struct guards *guards, struct guards_device *device)
-{
-	_cleanup_close_ int ingress = -1;
-	_cleanup_close_ int egress = -1;
-	/* Before others, whose verdict may be the last word: TCX_PASS, as Cilium's programs say. */
-	LIBBPF_OPTS(bpf_link_create_opts, first, .flags = LINK_BEFORE);
-	uint8_t value = DEVICE_GUARDED;
-	int err = device_read(guards->ioctl_fd, device);
-
-	if (err)
-		return err;
-	ingress = bpf_link_create(bpf_program__fd(guards->bpf->progs.guard_ingress),
-				  (int)device->ifindex, ATTACH_TCX_INGRESS, &first);
-	if (ingress < 0)
-		return ingress;
-	egress = bpf_link_create(bpf_program__fd(guards->bpf->progs.guard_egress),
-				 (int)device->ifindex, ATTACH_TCX_EGRESS, &first);
-	if (egress < 0)
-		return egress;
-	err = bpf_map__update_elem(guards->bpf->maps.guarded_devices, &device->ifindex,
-				   sizeof(device->ifindex), &value, sizeof(value), BPF_ANY);
-	if (err)
-		return err;
-	device->links[0] = TAKE_FD(ingress);
-	device->links[1] = TAKE_FD(egress);
-	return 0;
-}
-
-static struct guards_device *device_find(struct guards *guards, unsigned ifindex)
-{
-	size_t n = __atomic_load_n(&guards->n_devices, __ATOMIC_ACQUIRE);
-
-	for (size_t i = 0; i < n; i++)
-		if (guards->devices[i].ifindex == ifindex)
-			return &guards->devices[i];
-	return NULL;
-}
-
-/* Attaches to it, unless that was done. NULL with -errno in *ret_err. */
-static struct guards_device *device_get(struct guards *guards, unsigned ifindex, int *ret_err)
-{
-	struct guards_device *device = device_find(guards, ifindex);
-
-	*ret_err = 0;
-	if (device)
-		return device;
-	pthread_mutex_lock(&guards->attach_lock);
-	device = device_find(guards, ifindex);
-	if (!device && guards->n_devices == GUARDS_MAX_DEVICES) {
-		*ret_err = -ENOSPC;
-	} else if (!device) {
-		struct guards_device *new = &guards->devices[guards->n_devices];
-
-		*new = (struct guards_device){ .ifindex = ifindex };
-		*ret_err = device_attach(guards, new);
-		if (*ret_err == 0) {
-			device = new;
-			__atomic_store_n(&guards->n_devices, guards->n_devices + 1,
-					 __ATOMIC_RELEASE);
-		}
-	}
-	pthread_mutex_unlock(&guards->attach_lock);
-	return device;
-}
-
 const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err)
 {
-	struct guards_device *device = device_get(guards, ifindex, ret_err);
+	struct guards_device *device = guard_devices_get(&guards->devices, ifindex, ret_err);
 
 	if (device && !__atomic_load_n(&device->used, __ATOMIC_RELAXED))
 		__atomic_store_n(&device->used, true, __ATOMIC_RELAXED);
@@ -347,7 +240,7 @@ static void *prepare(void *arg)
 		guards->n_expected = devices_expected(guards->expected, GUESSES_MAX);
 	for (size_t i = 0; i < guards->n_expected; i++)
 		if (!__atomic_load_n(&guards->stop, __ATOMIC_RELAXED))
-			device_get(guards, guards->expected[i], &err);
+			guard_devices_get(&guards->devices, guards->expected[i], &err);
 	return NULL;
 }
 
@@ -360,6 +253,11 @@ void guards_prepare(struct guards *guards, bool wait)
 	guards->preparing = thread_start(&guards->thread, prepare, guards) == 0;
 	if (wait)
 		prepare_end(guards, false);
+}
+
+void guards_look_at_devices(struct guards *guards, uint64_t now_ns)
+{
+	guard_devices_look(&guards->devices, now_ns);
 }
 
 int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex)

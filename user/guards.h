@@ -9,20 +9,11 @@
 #include <stdint.h>
 
 #include "addr.h"
-#include "limit.h"
+#include "guard_devices.h"
 #include "shared_maps.h"
 #include "steer_shared.h"
 
 struct guards;
-
-/* A device with the guard programs on it. */
-struct guards_device {
-	unsigned ifindex;
-	uint8_t mac[6]; /* zeros where the device has no link header */
-	unsigned mtu;
-	int links[2]; /* descriptors of the tcx links: ingress, egress */
-	bool used;    /* a connection came by it */
-};
 
 extern const char *const guard_counter_names[GUARD_COUNTER_COUNT];
 /* What a seize_result means, as a phrase for "status" and the log. */
@@ -83,10 +74,13 @@ enum seize_result guards_preflight(struct guards *guards, bool v4_client,
 
 /*
  * The device that a connection comes by, with the guard on it: attached now if it was not yet. Any
- * thread; the result is valid until guards_reset() or guards_free(). NULL with -errno in *ret_err
+ * thread; for how long the result is valid, guard_devices_get() says. NULL with -errno in *ret_err
  * when it can't be attached.
  */
 const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err);
+
+/* guard_devices_look(). The thread that opens and closes windows, now and then. */
+void guards_look_at_devices(struct guards *guards, uint64_t now_ns);
 
 /* Runs handoff_seize on device @ifindex. 0 or -errno; the answer is in the block. */
 int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex);

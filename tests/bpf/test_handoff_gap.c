@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: handoff.c handoff_replay.c primer.c translated.c guards.c requests.c listeners.c devices.c steer.c shared_maps.c segment.c bpf_util.c log.c lazy.c log_record.c addr.c
+// uses: handoff.c handoff_replay.c primer.c translated.c guards.c guard_devices.c requests.c listeners.c devices.c steer.c shared_maps.c segment.c bpf_util.c log.c lazy.c log_record.c addr.c
 /* Hand-offs with a long gap: what happens before the new socket is there. */
 #include "handoff_bench.h"
 

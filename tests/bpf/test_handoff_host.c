@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-// uses: handoff.c handoff_replay.c primer.c translated.c guards.c requests.c devices.c steer.c shared_maps.c segment.c sniffer.c syn_cookies.c listeners.c bpf_util.c log.c lazy.c log_record.c addr.c
+// uses: handoff.c handoff_replay.c primer.c translated.c guards.c guard_devices.c requests.c devices.c steer.c shared_maps.c segment.c sniffer.c syn_cookies.c listeners.c bpf_util.c log.c lazy.c log_record.c addr.c
 /* Hand-offs where the host does more than usual: others' programs, devices that go, TCP Fast Open,
  * SYN cookies. */
 #include <bpf/bpf.h>
