@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * `make static` only: the part of libmnl that is used, since Debian has no libmnl.a. The interface is that of
- * <libmnl/libmnl.h>, whose manual says what each function does.
+ * `make static` only: the part of libmnl that is used, since Debian has no libmnl.a. The interface
+ * is that of <libmnl/libmnl.h>, whose manual says what each function does.
  */
 #include <errno.h>
 #include <libmnl/libmnl.h>
@@ -182,6 +182,20 @@ void mnl_attr_put(struct nlmsghdr *nlh, uint16_t type, size_t len, const void *d
 	nlh->nlmsg_len += (uint32_t)MNL_ALIGN(attr->nla_len);
 }
 
+struct nlattr *mnl_attr_nest_start(struct nlmsghdr *nlh, uint16_t type)
+{
+	struct nlattr *nest = mnl_nlmsg_get_payload_tail(nlh);
+
+	nest->nla_type = NLA_F_NESTED | type;
+	nlh->nlmsg_len += (uint32_t)MNL_ALIGN(sizeof(*nest));
+	return nest;
+}
+
+void mnl_attr_nest_end(struct nlmsghdr *nlh, struct nlattr *nest)
+{
+	nest->nla_len = (uint16_t)((char *)mnl_nlmsg_get_payload_tail(nlh) - (char *)nest);
+}
+
 void mnl_attr_put_u8(struct nlmsghdr *nlh, uint16_t type, uint8_t data)
 {
 	mnl_attr_put(nlh, type, sizeof(data), &data);
@@ -229,9 +243,9 @@ int mnl_cb_run(const void *buf, size_t size, unsigned int seq, unsigned int port
 	while (left >= sizeof(*nlh) && nlh->nlmsg_len >= sizeof(*nlh) && nlh->nlmsg_len <= left) {
 		size_t len = MNL_ALIGN(nlh->nlmsg_len);
 		int err = nlh->nlmsg_pid && portid && nlh->nlmsg_pid != portid ? ESRCH
-			  : nlh->nlmsg_seq && seq && nlh->nlmsg_seq != seq	 ? EPROTO
-			  : nlh->nlmsg_flags & NLM_F_DUMP_INTR			 ? EINTR
-										 : 0;
+			  : nlh->nlmsg_seq && seq && nlh->nlmsg_seq != seq     ? EPROTO
+			  : nlh->nlmsg_flags & NLM_F_DUMP_INTR		       ? EINTR
+									       : 0;
 
 		if (err) {
 			errno = err;

@@ -34,7 +34,6 @@
 
 #include "handoff_parts.h"
 #include "primer.h"
-#include "translated.h"
 #include "util.h"
 
 /* include/net/tcp_states.h */
@@ -106,6 +105,7 @@ void handoff_worker_free(struct handoff_worker *worker)
 	for (int i = 0; i < 2; i++)
 		if (worker->raw[i] >= 0)
 			close(worker->raw[i]);
+	conntrack_close(&worker->conntrack);
 	free(worker->scratch);
 	free(worker);
 }
@@ -149,7 +149,8 @@ static int seize(struct handoff_worker *worker, struct handoff_job *job, struct 
 
 	for (int i = 0; i < SEIZE_TRIES; i++) {
 		if (worker->filtered && !block->untranslated)
-			block->untranslated = !translated(fd, &job->local);
+			block->untranslated = !translated(&worker->conntrack, fd,
+							  &job->remote, &job->local);
 		block->result = SEIZE_GONE;
 		err = guards_seize(worker->guards, block, ifindex);
 		if (err == -ENODEV && ifindex) {

@@ -5,6 +5,7 @@
 
 #include "handoff.h"
 #include "segment.h"
+#include "translated.h"
 
 #define FRAME_MAX 3400 /* what one test-run's page holds */
 
@@ -13,6 +14,7 @@ struct handoff_worker {
 	int raw[2];	  /* IPv4, IPv6 */
 	unsigned ifindex; /* the last connection's device: the next one's, nearly always */
 	bool filtered;	  /* netfilter looked at that one: and at the next one, nearly always */
+	struct conntrack conntrack;
 	uint8_t *scratch;
 	size_t scratch_size;
 	uint8_t frame[SEGMENT_HEADERS_MAX + FRAME_MAX];

@@ -179,6 +179,31 @@ def test_redirected(lab, auto, best, redirect, family, client_ip):
         assert set(server.accepted) == (addresses if client_ip == "transparent" else ours)
 
 
+@pytest.fixture
+def source_nat(lab):
+    """What comes in gets another source address, and port, on its way to the socket."""
+    lab.edge.run("nft", "-f", "-", input="""
+table inet led {
+    chain input {
+        type nat hook input priority 100; policy accept;
+        meta nfproto ipv4 tcp dport 443 snat ip to 198.51.100.200
+        meta nfproto ipv6 tcp dport 443 snat ip6 to [2001:db8:443::200]:30000-40000
+    }
+}
+""")
+    yield {"v4": "198.51.100.200", "v6": "2001:db8:443::200"}
+    lab.edge.run("nft", "delete", "table", "inet", "led")
+
+
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_source_nat(lab, auto, best, source_nat, family):
+    """The web server sees what it saw before; on the wire it is another connection."""
+    with Echo(lab.edge) as server:
+        auto.ok("open")
+        assert_relayed_because(auto, lab, best, "translated", "SNAT of what comes in", two_clients(lab, family))
+        assert set(server.accepted) == {source_nat[family]}
+
+
 @pytest.mark.parametrize("family, mss", [("v4", 500), ("v6", 1200)])
 def test_tiny_mss(lab, auto, best, family, mss):
     def client():

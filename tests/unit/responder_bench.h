@@ -41,9 +41,14 @@ int tls_program_open(void)
 	return open("/proc/self/exe", O_PATH | O_CLOEXEC);
 }
 
-const char *tls_program_error(int err)
+const char *tls_program_fault(int err)
 {
 	return strerror(-err);
+}
+
+const char *tls_program_remedy(int err)
+{
+	return NULL;
 }
 
 static inline void fill(void *ctx, struct keeper *new)
