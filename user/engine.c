@@ -188,10 +188,10 @@ void engine_opened(struct engine *engine, bool hands_off)
 	engine->just_loaded = false;
 }
 
-void engine_ping(struct engine *engine, uint64_t now_ns)
+void engine_ping(struct engine *engine)
 {
 	if (engine->programs.guards)
-		guards_look_at_devices(engine->programs.guards, now_ns);
+		guards_look_at_devices(engine->programs.guards);
 	for (unsigned i = 0; i < engine->n_loops; i++)
 		if (loop_alive(engine->loops[i]))
 			loop_ping(engine->loops[i]);

@@ -76,7 +76,7 @@ void engine_look_at_syn_cookies(struct engine *engine, const uint16_t *ports, si
 
 /* Asks the workers for a sign of life, and looks which devices have gone; with each round of
  * leases. */
-void engine_ping(struct engine *engine, uint64_t now_ns);
+void engine_ping(struct engine *engine);
 
 /*
  * ENGINE_STEERING to ENGINE_DRAINING: all leases must have been ended. In another state: nothing.

@@ -10,6 +10,7 @@
 #include <libmnl/libmnl.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 #include "guard_devices.h"
 #include "log.h"
 #include "steer_shared.h"
+#include "thread.h"
 #include "util.h"
 
 /* Linux 6.6; Debian 12's headers are older. */
@@ -38,14 +40,6 @@ static bool is_gone(const struct guards_device *device)
 	return __atomic_load_n(&device->gone_ns, __ATOMIC_ACQUIRE);
 }
 
-/* Attached to it is no more, wherever it is. */
-static void let_go(struct guard_devices *devices, struct guards_device *device)
-{
-	bpf_map_delete_elem(devices->map, &device->ifindex);
-	close(device->links[0]);
-	close(device->links[1]);
-}
-
 size_t guard_devices_reset(struct guard_devices *devices, unsigned *ret_used, size_t max)
 {
 	size_t n_used = 0;
@@ -59,7 +53,9 @@ size_t guard_devices_reset(struct guard_devices *devices, unsigned *ret_used, si
 		bpf_map_lookup_elem(devices->map, &device->ifindex, &value);
 		if ((device->used || value == DEVICE_USED) && n_used < max)
 			ret_used[n_used++] = device->ifindex;
-		let_go(devices, device);
+		bpf_map_delete_elem(devices->map, &device->ifindex);
+		close(device->links[0]);
+		close(device->links[1]);
 	}
 	devices->n = 0;
 	if (devices->news)
@@ -140,63 +136,38 @@ static struct guards_device *place(struct guard_devices *devices)
 	return NULL;
 }
 
-/* Before the first is attached to, so that none goes unheard. */
-static void hear_news(struct guard_devices *devices)
+static void *close_links(void *arg)
 {
-	struct mnl_socket *news;
+	int *links = arg;
 
-	if (devices->news)
-		return;
-	news = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (news && mnl_socket_bind(news, RTMGRP_LINK, MNL_SOCKET_AUTOPID) < 0) {
-		mnl_socket_close(news);
-		news = NULL;
-	}
-	if (!news)
-		log_debug("nothing will be heard of devices that go: %s", strerror(errno));
-	devices->news = news;
+	close(links[0]);
+	close(links[1]);
+	free(links);
+	return NULL;
 }
 
-static struct guards_device *add(struct guard_devices *devices, unsigned ifindex, int *ret_err)
-{
-	struct guards_device new = { .ifindex = ifindex, .gone_ns = 1 };
-	struct guards_device *to = place(devices);
-
-	if (!to) {
-		*ret_err = -ENOSPC;
-		return NULL;
-	}
-	hear_news(devices);
-	*ret_err = device_attach(devices, &new);
-	if (*ret_err)
-		return NULL;
-	*to = new;
-	__atomic_store_n(&to->gone_ns, 0, __ATOMIC_RELEASE);
-	if (to == &devices->table[devices->n])
-		__atomic_store_n(&devices->n, devices->n + 1, __ATOMIC_RELEASE);
-	return to;
-}
-
-struct guards_device *guard_devices_get(struct guard_devices *devices, unsigned ifindex,
-					int *ret_err)
-{
-	struct guards_device *device = find(devices, ifindex);
-
-	*ret_err = 0;
-	if (device)
-		return device;
-	pthread_mutex_lock(&devices->lock);
-	device = find(devices, ifindex);
-	if (!device)
-		device = add(devices, ifindex, ret_err);
-	pthread_mutex_unlock(&devices->lock);
-	return device;
-}
-
+/*
+ * Attached to it is no more, wherever it is. To detach the kernel's lock of all devices is taken,
+ * also where there is nothing to detach from any more, and when devices go it is in demand: so a
+ * thread does that.
+ */
 static void forget(struct guard_devices *devices, struct guards_device *device, uint64_t now)
 {
-	let_go(devices, device);
+	int *links = malloc(sizeof(device->links));
+	pthread_t thread;
+
+	bpf_map_delete_elem(devices->map, &device->ifindex);
 	__atomic_store_n(&device->gone_ns, now, __ATOMIC_RELEASE);
+	if (links) {
+		memcpy(links, device->links, sizeof(device->links));
+		if (thread_start(&thread, close_links, links) == 0) {
+			pthread_detach(thread);
+			return;
+		}
+	}
+	free(links);
+	close(device->links[0]);
+	close(device->links[1]);
 }
 
 /* One of them, if it was guarded. A bridge's port that leaves the bridge is still here. */
@@ -227,21 +198,79 @@ static void look_for_all(struct guard_devices *devices, uint64_t now)
 	}
 }
 
-void guard_devices_look(struct guard_devices *devices, uint64_t now_ns)
+static void take_news(struct guard_devices *devices)
 {
 	char buf[16384];
 	ssize_t n;
 
+	while ((n = mnl_socket_recvfrom(devices->news, buf, sizeof(buf))) >= 0)
+		mnl_cb_run(buf, (size_t)n, 0, 0, read_news, devices);
+	if (errno != EAGAIN)
+		look_for_all(devices, now_ns());
+}
+
+/* Before the first is attached to, so that none goes unheard. */
+static void hear_news(struct guard_devices *devices)
+{
+	struct mnl_socket *news;
+
+	if (devices->news)
+		return;
+	news = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (news && mnl_socket_bind(news, RTMGRP_LINK, MNL_SOCKET_AUTOPID) < 0) {
+		mnl_socket_close(news);
+		news = NULL;
+	}
+	if (!news)
+		log_debug("nothing will be heard of devices that go: %s", strerror(errno));
+	devices->news = news;
+}
+
+static struct guards_device *add(struct guard_devices *devices, unsigned ifindex, int *ret_err)
+{
+	struct guards_device new = { .ifindex = ifindex, .gone_ns = 1 };
+	struct guards_device *to = place(devices);
+
+	if (!to) {
+		*ret_err = -ENOSPC;
+		return NULL;
+	}
+	hear_news(devices);
+	/* They may be about an earlier one of that number. */
+	if (devices->news)
+		take_news(devices);
+	*ret_err = device_attach(devices, &new);
+	if (*ret_err)
+		return NULL;
+	*to = new;
+	__atomic_store_n(&to->gone_ns, 0, __ATOMIC_RELEASE);
+	if (to == &devices->table[devices->n])
+		__atomic_store_n(&devices->n, devices->n + 1, __ATOMIC_RELEASE);
+	return to;
+}
+
+struct guards_device *guard_devices_get(struct guard_devices *devices, unsigned ifindex,
+					int *ret_err)
+{
+	struct guards_device *device = find(devices, ifindex);
+
+	*ret_err = 0;
+	if (device)
+		return device;
+	pthread_mutex_lock(&devices->lock);
+	device = find(devices, ifindex);
+	if (!device)
+		device = add(devices, ifindex, ret_err);
+	pthread_mutex_unlock(&devices->lock);
+	return device;
+}
+
+void guard_devices_look(struct guard_devices *devices)
+{
 	/* Somebody attaches to one, which may take long: the next time, then. */
 	if (pthread_mutex_trylock(&devices->lock) != 0)
 		return;
-	while (devices->news) {
-		n = mnl_socket_recvfrom(devices->news, buf, sizeof(buf));
-		if (n < 0)
-			break;
-		mnl_cb_run(buf, (size_t)n, 0, 0, read_news, devices);
-	}
-	if (devices->news && errno != EAGAIN)
-		look_for_all(devices, now_ns);
+	if (devices->news)
+		take_news(devices);
 	pthread_mutex_unlock(&devices->lock);
 }

@@ -54,6 +54,6 @@ struct guards_device *guard_devices_get(struct guard_devices *devices, unsigned 
  * Forgets those that have gone since. One thread. A number may be given out again, and a device
  * that was moved into another network namespace takes its links with it.
  */
-void guard_devices_look(struct guard_devices *devices, uint64_t now_ns);
+void guard_devices_look(struct guard_devices *devices);
 
 #endif

@@ -256,9 +256,9 @@ void guards_prepare(struct guards *guards, bool wait)
 		prepare_end(guards, false);
 }
 
-void guards_look_at_devices(struct guards *guards, uint64_t now_ns)
+void guards_look_at_devices(struct guards *guards)
 {
-	guard_devices_look(&guards->devices, now_ns);
+	guard_devices_look(&guards->devices);
 }
 
 int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex)

@@ -80,7 +80,7 @@ enum seize_result guards_preflight(struct guards *guards, bool v4_client,
 const struct guards_device *guards_device(struct guards *guards, unsigned ifindex, int *ret_err);
 
 /* guard_devices_look(). The thread that opens and closes windows, now and then. */
-void guards_look_at_devices(struct guards *guards, uint64_t now_ns);
+void guards_look_at_devices(struct guards *guards);
 
 /* Runs handoff_seize on device @ifindex. 0 or -errno; the answer is in the block. */
 int guards_seize(struct guards *guards, struct seize_block *block, unsigned ifindex);

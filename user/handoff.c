@@ -137,6 +137,15 @@ static void unfreeze(struct handoff_worker *worker, struct handoff_job *job)
 	replay_held(worker, job, block.n_held);
 }
 
+/* The same, on a device that has gone, and so has the client. */
+static void let_be(struct handoff_worker *worker, struct handoff_job *job)
+{
+	struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
+
+	guards_commit(worker->guards, &block, 0);
+	held_drop(worker, job, block.n_held);
+}
+
 /*
  * Runs the seizing program until it has an answer that is not about devices. Where netfilter has
  * something to say it wants to know first if that changes the connection's addresses.
@@ -177,6 +186,10 @@ static int seize(struct handoff_worker *worker, struct handoff_job *job, struct 
 	job->result = block->result;
 	if (block->result == SEIZE_OK)
 		job->device = guards_device(worker->guards, block->ifindex, &err);
+	if (block->result == SEIZE_OK && !job->device) {
+		let_be(worker, job);
+		job->result = SEIZE_GONE;
+	}
 	return 0;
 }
 
@@ -486,14 +499,10 @@ static bool read_event(struct handoff_worker *worker, struct handoff_job *job,
 void handoff_give_back(struct handoff_worker *worker, struct handoff_job *job,
 		       const struct early_event *event)
 {
-	if (read_event(worker, job, event)) {
+	if (read_event(worker, job, event))
 		unfreeze(worker, job);
-	} else {
-		struct commit_block block = { .key = job->key, .flags = COMMIT_GIVE_UP };
-
-		guards_commit(worker->guards, &block, 0);
-		held_drop(worker, job, block.n_held);
-	}
+	else
+		let_be(worker, job);
 	job->bytes = NULL;
 }
 

@@ -419,7 +419,7 @@ uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 	if (resident->routes.windows.n > 0) {
 		if (now_ns - resident->renewed_ns >= STEER_RENEW_NS) {
 			renew(resident, now_ns);
-			engine_ping(resident->engine, now_ns);
+			engine_ping(resident->engine);
 		}
 		next = MIN(next, resident->renewed_ns + STEER_RENEW_NS);
 	}

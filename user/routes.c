@@ -6,7 +6,6 @@
 #include "util.h"
 
 /* A connection that was accepted when its window was just being closed is counted there. */
-#define TALLY_REST_NS NSEC_PER_SEC
 
 void routes_init(struct routes *routes, uint32_t max_relays)
 {
@@ -142,6 +141,7 @@ void routes_close_window(struct routes *routes, const struct window *window, uin
 
 	pthread_rwlock_wrlock(&routes->lock);
 	tally->way = way_of(window);
+	tally->gave_way = window->options.gives_way;
 	tally->n_ports = window->options.n_ports;
 	for (size_t i = 0; i < tally->n_ports; i++)
 		tally->ports[i] = window->options.ports[i];

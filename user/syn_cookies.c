@@ -56,9 +56,9 @@ void syn_cookies_init(struct syn_cookies *cookies)
 
 /*
  * Who of the group gets what the kernel asks it for: the decoy, which is its last, whoever connects
- * to their port, by IPv4 and without options as decoy_connect() does. Whose connection comes back
- * from a hand-off gets a sniffer: the kernel asks the group for one then, too (inet_steal_sock()),
- * and so this is there before the decoy is. 0 or -errno.
+ * to their port, by IPv4 and without options as decoy_connect() does. Whose connection was taken
+ * early, or comes back from a hand-off, gets a sniffer, any of them: the kernel asks the group for
+ * one then, too (inet_steal_sock()), and so this is there before the decoy is. 0 or -errno.
  */
 static int group_choose(int sniffer_fd, uint16_t port, unsigned n_sniffers)
 {
@@ -68,7 +68,7 @@ static int group_choose(int sniffer_fd, uint16_t port, unsigned n_sniffers)
 		{ BPF_LD | BPF_H | BPF_ABS, 0, 0, (uint32_t)SKF_NET_OFF + 22 }, /* to which port */
 		{ BPF_JMP | BPF_JEQ | BPF_K, 0, 1, port },
 		{ BPF_RET | BPF_K, 0, 0, n_sniffers },
-		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_CPU) },
+		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM) },
 		{ BPF_ALU | BPF_MOD | BPF_K, 0, 0, n_sniffers },
 		{ BPF_RET | BPF_A, 0, 0, 0 },
 	};

@@ -176,11 +176,25 @@ bool tally_say_once(struct tally *tally, unsigned bit)
 	return !(__atomic_fetch_or(&tally->said, mask, __ATOMIC_RELAXED) & mask);
 }
 
+static bool had_port(const struct tally *tally, uint16_t port)
+{
+	for (size_t i = 0; i < tally->n_ports; i++)
+		if (tally->ports[i] == port)
+			return true;
+	return false;
+}
+
 struct tally *tally_of_port(struct tally *closed, uint16_t port)
 {
-	for (; closed; closed = closed->next)
-		for (size_t i = 0; i < closed->n_ports; i++)
-			if (closed->ports[i] == port)
-				return closed;
-	return NULL;
+	struct tally *newest = NULL;
+
+	for (; closed; closed = closed->next) {
+		if (!had_port(closed, port))
+			continue;
+		if (!newest)
+			newest = closed;
+		if (!closed->gave_way && newest->closed_ns - closed->closed_ns < TALLY_REST_NS)
+			return closed;
+	}
+	return newest;
 }

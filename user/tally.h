@@ -7,11 +7,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "util.h"
 #include "window.h"
 
 /* Names that are counted one by one; peers choose them when a window has no list. */
 #define TALLY_MAX_NAMES 64
 #define TALLY_NAME_SIZE (NAME_MAX_LEN + 1)
+
+/* Connections of a window that has been closed are accepted for so long, or less. */
+#define TALLY_REST_NS NSEC_PER_SEC
 
 /* What became of a window's connections so far. */
 enum tally_number {
@@ -57,6 +61,7 @@ struct tally {
 
 	/* Of a window that is closed: some of its connections are still to be accepted. */
 	struct tally_way way;
+	bool gave_way; /* as the window's options say */
 	uint16_t ports[WINDOW_MAX_PORTS];
 	size_t n_ports;
 	uint64_t closed_ns;
@@ -102,7 +107,10 @@ bool tally_killed(const struct tally *tally);
 /* True the first time for this @bit (0 to 31), whichever thread asks. */
 bool tally_say_once(struct tally *tally, unsigned bit);
 
-/* The newest of the list @closed whose window had @port; NULL: none. */
+/*
+ * The newest of the list @closed whose window had @port; if that window gave way, one that did not,
+ * and was closed with it. NULL: none.
+ */
 struct tally *tally_of_port(struct tally *closed, uint16_t port);
 
 #endif

@@ -30,17 +30,22 @@ void conntrack_close(struct conntrack *conntrack)
 	*conntrack = (struct conntrack){};
 }
 
-static bool goes_elsewhere(int fd, const struct endpoint *local)
+/* Does it go where the client connected to? 1: elsewhere; -errno: it is not tracked. */
+static int goes_elsewhere(int fd, const struct endpoint *local)
 {
 	struct sockaddr_storage to = { 0 };
 	bool v4 = endpoint_is_v4(local);
 	socklen_t len = v4 ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 	struct endpoint original;
 
+	int err;
+
 	/* ENOPROTOOPT: no connection tracking; ENOENT: not of this connection. */
-	if (getsockopt(fd, v4 ? SOL_IP : SOL_IPV6, ORIGINAL_DST, &to, &len) < 0 ||
-	    endpoint_from_sockaddr(&to, &original) < 0)
-		return false;
+	if (getsockopt(fd, v4 ? SOL_IP : SOL_IPV6, ORIGINAL_DST, &to, &len) < 0)
+		return -errno;
+	err = endpoint_from_sockaddr(&to, &original);
+	if (err)
+		return err;
 	/* A link-local address has its interface here, and perhaps not there. */
 	original.scope_id = local->scope_id;
 	return !endpoint_equal(&original, local);
@@ -177,16 +182,24 @@ static bool comes_from_elsewhere(struct conntrack *conntrack, const struct endpo
 	if (!err)
 		err = ask(conntrack, remote, local, &answer);
 	/* ENOENT: it is not tracked. */
-	if (err && err != -ENOENT) {
-		log_debug("connection tracking does not say where clients are: %s", strerror(-err));
-		conntrack_close(conntrack);
-		conntrack->mute = true;
-	}
-	return answer.differs;
+	if (!err || err == -ENOENT)
+		return answer.differs;
+	conntrack_close(conntrack);
+	conntrack->mute = err == -EINVAL || err == -EPERM || err == -EOPNOTSUPP ||
+			  err == -EPROTONOSUPPORT || err == -EAFNOSUPPORT;
+	if (conntrack->mute)
+		log_info("connection tracking does not say where clients are (%s): give "
+			 "--plane=relay if a rule of this host changes the source of what comes "
+			 "in",
+			 strerror(-err));
+	return false;
 }
 
 bool translated(struct conntrack *conntrack, int fd, const struct endpoint *remote,
 		const struct endpoint *local)
 {
-	return goes_elsewhere(fd, local) || comes_from_elsewhere(conntrack, remote, local);
+	int r = goes_elsewhere(fd, local);
+
+	/* What is not tracked need not be asked for, which would load modules. */
+	return r < 0 ? false : r > 0 || comes_from_elsewhere(conntrack, remote, local);
 }

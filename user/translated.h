@@ -25,7 +25,7 @@ void conntrack_close(struct conntrack *conntrack);
  * @fd: an accepted connection, AF_INET6 or v4-mapped, of a client at @remote to @local. True when
  * connection tracking knows other addresses of it: then what is on the wire does not carry the
  * socket's, and a replayed segment would be a connection of its own. False also when there is no
- * connection tracking. Three system calls.
+ * connection tracking. Three system calls, or one.
  */
 bool translated(struct conntrack *conntrack, int fd, const struct endpoint *remote,
 		const struct endpoint *local);

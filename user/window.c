@@ -420,11 +420,11 @@ int window_set_open(struct window_set *set, const struct window_options *options
 	for (size_t i = 0; i < set->n; i++) {
 		struct window *other = set->windows[i];
 
-		if (other == window)
+		if (other == window || options->gives_way == other->options.gives_way)
 			continue;
 		if (options->gives_way)
 			window_options_agree(&window->options, &other->options);
-		else if (other->options.gives_way)
+		else
 			window_options_agree(&other->options, options);
 	}
 	window_index_build(&set->index, set->windows, set->n);

@@ -42,13 +42,26 @@ static int teardown(void **state)
 	return 0;
 }
 
+static struct window *open_with(const struct window_options *options)
+{
+	struct window *window;
+	char error[256];
+	bool renewed;
+
+	assert_int_equal(
+		window_set_open(&routes.windows, options, SECOND, &renewed, error, sizeof(error)),
+		0);
+	window = window_set_find(&routes.windows, options->name);
+	window->web_server_elsewhere = options->has_web_server;
+	window->tally = tally_new(options->name);
+	assert_non_null(window->tally);
+	return window;
+}
+
 /* A window whose connections reach the web server in a way of their own. */
 static struct window *open_window(const char *name, enum client_ip client_ip, bool elsewhere)
 {
 	struct window_options options;
-	struct window *window;
-	char error[256];
-	bool renewed;
 
 	window_options_init(&options);
 	snprintf(options.name, sizeof(options.name), "%s", name);
@@ -57,14 +70,22 @@ static struct window *open_window(const char *name, enum client_ip client_ip, bo
 	options.has_web_server = elsewhere;
 	options.web_server = web_server;
 	options.sniff_timeout_ms = 700;
-	assert_int_equal(
-		window_set_open(&routes.windows, &options, SECOND, &renewed, error, sizeof(error)),
-		0);
-	window = window_set_find(&routes.windows, name);
-	window->web_server_elsewhere = elsewhere;
-	window->tally = tally_new(name);
-	assert_non_null(window->tally);
-	return window;
+	return open_with(&options);
+}
+
+/* One that has another port, too, and says nothing of either. */
+static struct window *open_armed(void)
+{
+	struct window_options options;
+
+	window_options_init(&options);
+	strcpy(options.name, "armed");
+	options.gives_way = true;
+	options.client_ip = CLIENT_IP_NONE;
+	options.n_ports = 2;
+	options.ports[0] = 443;
+	options.ports[1] = 8443;
+	return open_with(&options);
 }
 
 static struct route route_now(void)
@@ -141,6 +162,29 @@ static void test_stray(void **state)
 	tally_release(route.tally);
 }
 
+/* Of two that close together, the one that gave way has nothing to say of the port. */
+static void test_closed_with_one_that_gave_way(void **state)
+{
+	struct window *mine = open_window("mine", CLIENT_IP_PROXY_V2, true);
+	struct window *armed = open_armed();
+	struct tally *tallies[] = { mine->tally, armed->tally };
+	struct route route;
+
+	routes_close_window(&routes, mine, 2 * SECOND);
+	routes_close_window(&routes, armed, 2 * SECOND + 1);
+	route = route_now();
+	assert_way(&route, &web_server, CLIENT_IP_PROXY_V2);
+	assert_ptr_equal(route.tally, tallies[0]);
+
+	/* One that was closed before that is in nobody's way. */
+	tallies[1]->closed_ns = 4 * SECOND;
+	tally_release(route.tally);
+	route = route_now();
+	assert_way(&route, &local, CLIENT_IP_NONE);
+	assert_ptr_equal(route.tally, tallies[1]);
+	tally_release(route.tally);
+}
+
 /* A tally stays while one of its connections is ours, and a second longer. */
 static void test_reap(void **state)
 {
@@ -174,6 +218,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_just_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_closed_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_closed_with_one_that_gave_way, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_stray, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_ports, setup, teardown),
