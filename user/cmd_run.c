@@ -28,6 +28,10 @@
 #define RETRY_MIN_MS 1000 /* after a renewal that failed */
 #define RETRY_MAX_MS 10000
 
+/* Whoever stopped the resident process may start another: a service's restart, an upgrade. */
+#define RETURN_LOOK_MS 200
+#define RETURN_MS      60000
+
 static const char usage[] = "Usage: acme-steer run [OPTION...] [--] COMMAND [ARG...]\n\n"
 			    "Opens a window, runs COMMAND, closes the window and exits as COMMAND "
 			    "did. The window is renewed while\n"
@@ -51,7 +55,10 @@ struct run {
 	pid_t command, renewer; /* 0: none */
 	int renewer_fd;		/* a pipe from it: a struct renewal when it is done; -1: none */
 	int resident_fd; /* pidfd of the process that holds the window; -1: can't be watched */
-	bool failing;	 /* the last renewal failed, and was reported */
+	uint64_t due_ns; /* the next renewal */
+	uint64_t return_until_ns; /* until then another resident process is looked for; 0: there is
+				     one */
+	bool failing;		  /* the last renewal failed, and was reported */
 };
 
 struct renewal {
@@ -101,6 +108,8 @@ static void window_is_open(struct run *run, pid_t pid)
 	if (run->resident_fd >= 0)
 		close(run->resident_fd);
 	run->resident_fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1; /* always CLOEXEC */
+	run->due_ns = now_ns() + renew_interval_ms(run) * NSEC_PER_MSEC;
+	run->return_until_ns = 0;
 	if (pid > 0 && run->resident_fd < 0 && errno == ESRCH)
 		set_timer(run, RETRY_MIN_MS); /* it died since it answered */
 	else
@@ -204,6 +213,7 @@ static void start_renewal(struct run *run)
 	int fds[2];
 
 	set_timer(run, 0);
+	run->return_until_ns = 0;
 	if (run->renewer)
 		return;
 	if (pipe2(fds, O_CLOEXEC) < 0) {
@@ -267,17 +277,34 @@ static void stop_renewal(struct run *run)
 }
 
 /*
- * One that leaves in good order removes its socket first: then somebody closed the window, or
- * stopped the service and may be starting it again, and the next renewal comes when it was due. A
- * socket left behind means that the process died, and nothing is steered until there is another.
+ * One that leaves in good order removes its socket first. Then somebody stopped it, and the window
+ * is opened again as soon as there is another, as a service's restart makes one; or somebody closed
+ * the window, and the next renewal comes when it was due. A socket left behind means that the
+ * process died, and nothing is steered until there is another.
  */
 static void resident_ended(struct run *run)
 {
 	close(TAKE_FD(run->resident_fd));
-	if (access(run->client.path, F_OK) < 0)
+	if (access(run->client.path, F_OK) < 0) {
+		run->return_until_ns = now_ns() + RETURN_MS * NSEC_PER_MSEC;
+		set_timer(run, RETURN_LOOK_MS);
 		return;
+	}
 	log_warn("the resident process died; starting another");
 	start_renewal(run);
+}
+
+/* It is time to renew, or to look for another resident process. */
+static void timer_ended(struct run *run)
+{
+	uint64_t now = now_ns();
+
+	if (now >= run->due_ns || !run->return_until_ns || access(run->client.path, F_OK) == 0)
+		start_renewal(run);
+	else if (now < run->return_until_ns)
+		set_timer(run, RETURN_LOOK_MS);
+	else
+		set_timer(run, (run->due_ns - now) / NSEC_PER_MSEC + 1);
 }
 
 /* The terminal sends its signals to the command too: only what was sent to us alone is passed on.
@@ -326,7 +353,7 @@ static int wait_for_command(struct run *run)
 		if (fds[RENEWER].revents)
 			end_renewal(run);
 		if (fds[TIMER].revents)
-			start_renewal(run);
+			timer_ended(run);
 		if (fds[RESIDENT].revents)
 			resident_ended(run);
 	}

@@ -233,7 +233,8 @@ static void explain(const struct ctl_client *client, int r, unsigned timeout_ms,
 		break;
 	case -ECONNRESET:
 		snprintf(error, CTL_MAX_ERROR,
-			 "the acme-steer that listens at %s ends without an answer", client->path);
+			 "the acme-steer that listens at %s is being stopped, and gives no answer",
+			 client->path);
 		break;
 	default:
 		snprintf(error, CTL_MAX_ERROR, "can't talk to %s: %s", client->path, strerror(-r));

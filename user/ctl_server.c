@@ -29,7 +29,7 @@
 #include "util.h"
 
 #define CTL_BACKLOG	    64
-#define CTL_EVENTS	    16	  /* events of one dispatch */
+#define CTL_EVENTS	    16			  /* events of one dispatch */
 #define CTL_ACCEPT_PAUSE_NS (100 * NSEC_PER_MSEC) /* without descriptors: not to spin */
 
 enum conn_state { CONN_READING, CONN_HANDLING, CONN_SENDING, CONN_CLOSED };
@@ -255,6 +255,13 @@ static void reply_last(struct ctl_conn *conn, const char *prefix, const char *fm
 void ctl_reply_ok(struct ctl_conn *conn)
 {
 	reply_last(conn, "", "ok");
+}
+
+void ctl_reply_nothing(struct ctl_conn *conn)
+{
+	conn->out_len = 0;
+	conn->out_failed = false;
+	conn_reply_end(conn);
 }
 
 void ctl_reply_error(struct ctl_conn *conn, const char *fmt, ...)

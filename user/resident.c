@@ -373,7 +373,11 @@ void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request 
 	resident->had_request = true;
 	/* Whoever has begun to listen before asking is known. */
 	arms_tick(resident, now_ns());
-	if (!strcmp(request->verb, "open"))
+	/* What is relayed may keep it for long, or until somebody kills it: no window has that. */
+	if (resident->stopping &&
+	    (!strcmp(request->verb, "open") || !strcmp(request->verb, "challenge-add")))
+		ctl_reply_nothing(conn);
+	else if (!strcmp(request->verb, "open"))
 		handle_open(resident, conn, request);
 	else if (!strcmp(request->verb, "close"))
 		closing_handle(resident, conn, request);
@@ -444,6 +448,7 @@ uint64_t resident_tick(struct resident *resident, uint64_t now_ns)
 void resident_close_all(struct resident *resident)
 {
 	arms_stop(resident);
+	resident->stopping = true;
 	resident->stays = false;
 	while (resident->routes.windows.n > 0)
 		resident_close_window(resident, NULL, resident->routes.windows.windows[0],

@@ -26,6 +26,7 @@ struct resident {
 	int notify_fd;		    /* eventfd: an engine has news */
 	struct engine *engine;	    /* NULL: no window, and nothing of one is left */
 	struct engine_numbers past; /* of engines that are gone */
+	bool stopping;		    /* no window is opened any more */
 	bool stays;		    /* without windows, too: keeps the programs loaded */
 	struct programs spare;	    /* those that no engine uses now */
 	char last_no_handoff[256];

@@ -94,11 +94,11 @@ def test_address(lab, nginx, pebble, installation, steer, family):
     assert f"IP Address:{shown}\n" in text
 
 
-def hook(lab, installation, name, *argv, **env):
+def hook(lab, installation, name, *argv, cwd=None, **env):
     """Runs a hook with pipes, as some clients do: one that leaves them open makes this time out."""
     environment = dict(os.environ, PATH=f"{installation.bin / 'root'}:{os.environ['PATH']}", **env)
     done = subprocess.run(lab.edge.command([installation.hooks / name, *argv]), capture_output=True,
-                          text=True, timeout=20, env=environment, check=False)
+                          text=True, timeout=20, env=environment, cwd=cwd, check=False)
     return done
 
 
@@ -117,6 +117,25 @@ def test_hooks_let_go(lab, nginx, installation, steer):
         ended = hook(lab, installation, name.replace("-pre", "-post"), *end)
         assert ended.returncode == 0, ended
         assert not steer.windows(), name
+
+
+def test_acme_sh_hooks_of_two_at_once(lab, nginx, installation, steer):
+    """Each in its certificate's folder; of names that a window can't have one is no concern of its, one gets another."""
+    idn = installation.bin / "root" / "idn"
+    idn.write_text("#!/usr/bin/python3\nimport sys\nprint(sys.argv[1].encode('idna').decode())\n")
+    idn.chmod(0o755)
+    folders = []
+    for first, others in (("a.example.test", "*.b.example.test,m\u00fcnchen.example.test"), ("c.example.test", "no")):
+        folders.append(lab.dir / first)
+        folders[-1].mkdir()
+        done = hook(lab, installation, "acme.sh-pre", cwd=folders[-1], Le_Domain=first, Le_Alt=others)
+        assert done.returncode == 0, done
+    domains = [window["domains"] for window in steer.windows().values()]
+    assert domains == [["a.example.test", "xn--mnchen-3ya.example.test"], ["c.example.test"]], domains
+    assert hook(lab, installation, "acme.sh-post", cwd=folders[0]).returncode == 0
+    assert [window["domains"] for window in steer.windows().values()] == [["c.example.test"]]
+    assert hook(lab, installation, "acme.sh-post", cwd=folders[1]).returncode == 0
+    assert not steer.windows()
 
 
 def test_dehydrated_hook(lab, nginx, installation, steer):
