@@ -69,8 +69,7 @@ static void open_window(struct resident *resident, struct arm *arm, uint64_t now
 			 error);
 }
 
-static enum arm_listener who_listens(const struct resident *resident, const struct arm *arm,
-				     uint64_t now)
+static enum arm_listener who_listens(struct resident *resident, const struct arm *arm, uint64_t now)
 {
 	static struct log_limit limit;
 	struct listening_sockets sockets;
@@ -78,7 +77,10 @@ static enum arm_listener who_listens(const struct resident *resident, const stru
 
 	if (listening < 0 && log_limit_ok(&limit, 5, 60 * NSEC_PER_SEC, now))
 		log_warn("asking who listens for \"%s\": %s", arm->window, strerror(-listening));
-	/* Without an answer nothing is steered. */
+	/* Without an answer nothing is steered, and it is asked for again: nothing need happen
+	 * there. */
+	if (listening < 0)
+		resident->arms.look_ns = MIN(resident->arms.look_ns, now + ARMS_POLL_NS);
 	if (listening != 1)
 		return ARM_NOBODY;
 	if (arm->state != ARM_SHUT || arm->shut_for.n == 0)

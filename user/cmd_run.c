@@ -50,6 +50,7 @@ struct run {
 	struct cmd_options options;
 	struct ctl_message open_message;
 	struct sigaction sigchld; /* as it was, for the command */
+	struct sigaction sigpipe; /* likewise */
 	sigset_t mask;		  /* as it was, for the command */
 	int signal_fd, timer_fd;
 	pid_t command, renewer; /* 0: none */
@@ -88,6 +89,9 @@ static int block_signals(struct run *run)
 	/* Ignored by who started us (a parent that doesn't reap), it would take waitpid() from us.
 	 */
 	sigaction(SIGCHLD, &action, &run->sigchld);
+	/* Whoever reads what we say may go: the command and its window don't depend on that. */
+	action.sa_handler = SIG_IGN;
+	sigaction(SIGPIPE, &action, &run->sigpipe);
 	sigemptyset(&passed);
 	for (size_t i = 0; i < ARRAY_SIZE(passed_signals); i++) {
 		/* Who ignores a signal (nohup) means it for us too. */
@@ -187,6 +191,7 @@ static int spawn(struct run *run, char **argv)
 	if (run->command == 0) {
 		/* All our descriptors are CLOEXEC; what we were given is the command's. */
 		sigaction(SIGCHLD, &run->sigchld, NULL);
+		sigaction(SIGPIPE, &run->sigpipe, NULL);
 		sigprocmask(SIG_SETMASK, &run->mask, NULL);
 		execvp(argv[0], argv);
 		error = errno;
@@ -307,14 +312,22 @@ static void timer_ended(struct run *run)
 		set_timer(run, (run->due_ns - now) / NSEC_PER_MSEC + 1);
 }
 
-/* The terminal sends its signals to the command too: only what was sent to us alone is passed on.
+/*
+ * The terminal sends its signals to the command too, unless that has made a process group of its
+ * own; but that it has hung up, it may tell us alone, as the session's leader.
  */
+static bool was_for_both(const struct run *run, const struct signalfd_siginfo *info)
+{
+	return info->ssi_code == SI_KERNEL && info->ssi_signo != SIGHUP &&
+	       getpgid(run->command) == getpgrp();
+}
+
 static void pass_signals(struct run *run)
 {
 	struct signalfd_siginfo info;
 
 	while (read(run->signal_fd, &info, sizeof(info)) == sizeof(info))
-		if (info.ssi_signo != SIGCHLD && info.ssi_code != SI_KERNEL)
+		if (info.ssi_signo != SIGCHLD && !was_for_both(run, &info))
 			kill(run->command, (int)info.ssi_signo);
 }
 

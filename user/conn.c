@@ -123,14 +123,34 @@ static void poll_for(struct conn_owner *owner, struct conn *conn, uint32_t event
 	struct epoll_event event = { .events = events, .data.ptr = conn };
 	int op = conn->polled ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
+	conn->need = 0;
 	/* Without it the timer still moves the connection on. */
 	if (epoll_ctl(owner->epoll_fd, op, conn->fd, &event) == 0)
 		conn->polled = true;
 }
 
+/*
+ * Until @need bytes are there, or more has come. Only news count: a socket can be readable for good
+ * with less to be peeked at, before urgent data or when memory is short. And it is asked for once,
+ * for asking reports what is there already.
+ */
+static void sniff_again(struct conn_owner *owner, struct conn *conn, size_t need)
+{
+	if (conn->need == need)
+		return;
+	/* No wake-up per segment. If it fails there are more of them. */
+	if (need > 1) {
+		setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ (int)need }, sizeof(int));
+		conn->lowat = true;
+	}
+	poll_for(owner, conn, EPOLLIN | EPOLLRDHUP | EPOLLET);
+	conn->need = need;
+}
+
 void conn_wait_for_target(struct conn_owner *owner, struct conn *conn, bool absent, uint64_t now)
 {
 	uint64_t limit_ns = absent ? CONN_SERVER_WAIT_NS : CONN_QUEUE_WAIT_NS;
+	uint64_t since_ns = conn->waiting_since_ns;
 
 	if (conn->route.to_responder)
 		limit_ns = CONN_RESPONDER_WAIT_NS;
@@ -139,16 +159,23 @@ void conn_wait_for_target(struct conn_owner *owner, struct conn *conn, bool abse
 		poll_for(owner, conn, 0);
 	if (conn->state != CONN_WAITING)
 		conn_set_state(owner, conn, CONN_WAITING);
+	if (!absent)
+		conn->absent_since_ns = 0;
+	else if (!conn->absent_since_ns)
+		conn->absent_since_ns = now;
+	if (absent && !conn->route.to_responder)
+		since_ns = conn->absent_since_ns;
 	if (!conn->waiting_since_ns) {
 		conn_count(owner, CONN_WAITED);
 		conn->waiting_since_ns = now;
 		conn->retry_ns = FIRST_RETRY_NS;
-	} else if (now - conn->waiting_since_ns > limit_ns) {
+	} else if (now - since_ns > limit_ns) {
 		if (conn->route.to_responder) {
 			conn_count(owner, CONN_RESPONDER_DOWN);
 			conn->responder_down = true;
 			conn->route = conn->web_server;
 			conn->waiting_since_ns = now;
+			conn->absent_since_ns = 0;
 			conn_dispatch(owner, conn, now);
 			return;
 		}
@@ -293,7 +320,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	conn->route = conn->web_server;
 	if (n <= 0) {
 		if (n != 0 && may_wait(owner, conn))
-			poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
+			sniff_again(owner, conn, need);
 		else
 			conn_dispatch(owner, conn, now);
 		return;
@@ -309,10 +336,7 @@ static void sniff(struct conn_owner *owner, struct conn *conn, uint64_t now)
 	case HELLO_MORE:
 		if (!may_wait(owner, conn))
 			break;
-		/* No wake-up per segment. If it fails there are more of them. */
-		setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &(int){ (int)need }, sizeof(int));
-		conn->lowat = true;
-		poll_for(owner, conn, EPOLLIN | EPOLLRDHUP);
+		sniff_again(owner, conn, need);
 		return;
 	}
 	conn_dispatch(owner, conn, now);
@@ -425,6 +449,7 @@ void conn_drain(struct conn_owner *owner, uint64_t now)
 		} else if (conn->state == CONN_WAITING && conn->route.to_responder) {
 			conn->route = conn->web_server;
 			conn->waiting_since_ns = now;
+			conn->absent_since_ns = 0;
 			conn_dispatch(owner, conn, now);
 		}
 	}

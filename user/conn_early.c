@@ -40,6 +40,13 @@ void conn_take_early(struct conn_owner *owner, const struct early_event *event, 
 	conn->tally = conn->web_server.tally;
 	/* Counted when it is accepted: see handed_off(). */
 	tally_count(conn->tally, TALLY_ACCEPTED, 1);
+	/* What is pending needs one, and there may be no memory for it by then. */
+	if (timers_set(&owner->timers, &conn->timer, now) < 0) {
+		handoff_give_back(owner->handoff, &conn->job, event);
+		tally_count(conn->tally, TALLY_ACCEPTED, -1);
+		conn_close(owner, conn);
+		return;
+	}
 	answer = handoff_adopt_early(owner->handoff, &conn->job, event, now);
 	if (answer == HANDOFF_REFUSED) {
 		tally_count(conn->tally, TALLY_ACCEPTED, -1);

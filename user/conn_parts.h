@@ -18,11 +18,13 @@ struct conn {
 	bool responder_down;
 	uint16_t reason; /* why it is relayed */
 	int fd;
+	size_t need; /* SNIFFING: waits for so many bytes; 0: for nothing so far */
 	struct timer timer;
 	struct conn *next;
 	struct conn **link;	   /* what points at us */
 	uint64_t deadline_ns;	   /* SNIFFING: then it goes as it stands */
 	uint64_t waiting_since_ns; /* 0: the target was not tried yet */
+	uint64_t absent_since_ns;  /* 0: somebody was there the last time */
 	uint64_t retry_ns;
 	char *sni;	     /* for the log and the tally, owned; NULL: not known, or not needed */
 	struct tally *tally; /* of the window that it belongs to */

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The limits of user/limit.h that no other test reaches (silent clients: test_overload; descriptors: the same)."""
 
+import os
 import pathlib
 import re
+import socket
 import subprocess
+import sys
 
 import pytest
 
-from lab import longer, wait_until
+from lab import HERE, longer, wait_until
+from peers import Echo
 from servers import SMALL, get, request_on, tls_on
 from steer import BINARY, plane_options
+
+sys.path.insert(0, str(HERE / "tools"))
+import oddclient  # noqa: E402  pylint: disable=wrong-import-position
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DESCRIPTORS = 1024       # of the resident process
@@ -96,6 +103,38 @@ def test_relays_come_at_once(lab, nginx, steer, few, best):
         assert counters["handed_off_web"] > 0, counters
     assert steer.ask()["relay_limit"]["max"] == RELAYS
     steer.close()
+
+
+def cpu_seconds(pid):
+    """What the process has used so far."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.needs_steer
+@pytest.mark.steered
+def test_urgent_data(lab, steer):
+    """
+    A ClientHello that is there, and can't be peeked at beyond the urgent mark: the socket is readable all the time. It
+    costs a look, and not a processor; and the web server gets every byte.
+    """
+    hello = oddclient.client_hello("www.example.test", alpn=b"acme-tls/1")
+    with Echo(lab.edge):
+        steer.open("--sniff-timeout", "2s")
+        pid = steer.pid()
+        with lab.ca.connect(lab.edge.v4) as sock:
+            before = cpu_seconds(pid)
+            sock.send(hello[:50], socket.MSG_OOB)
+            sock.sendall(hello[50:])
+            wait_until(lambda: steer.ask()["counters"]["timed_out"] == 1, what="it is waited for")
+            used = cpu_seconds(pid) - before
+            assert used < 0.5, f"{used} s of the processor in 2 s"
+            got = b""
+            while len(got) < len(hello):
+                got += sock.recv(65536)
+            assert got == hello
+        steer.close()
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ struct client {
 	bool linger;
 	bool translated; /* its packets carry other addresses */
 	uint32_t events; /* of epoll */
+	bool news;	 /* since it was asked for, or reported */
 	bool polled;
 	bool unpolled; /* it could not be, at least once */
 	void *data;
@@ -84,6 +85,7 @@ struct client {
 	/* For the oracle. */
 	uint64_t came_ns;
 	bool in_haste, drained, odd, window_was_closed;
+	uint64_t busy_ns;	      /* a target was there the last time, and could not take it */
 	uint64_t responder_failed_ns; /* 0: not yet */
 	unsigned late_tries;	      /* to give it to the responder nevertheless */
 	bool refused;		      /* by the kernel's hand-off: the relay is the same try */
@@ -198,6 +200,7 @@ static int model_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *eve
 	client->polled = op != EPOLL_CTL_DEL;
 	if (event) {
 		client->events = event->events;
+		client->news = true;
 		client->data = event->data.ptr;
 	}
 	return 0;
@@ -208,7 +211,7 @@ static uint32_t ready_events(const struct client *client)
 {
 	uint32_t events = 0;
 
-	if (!client->polled)
+	if (!client->polled || ((client->events & EPOLLET) && !client->news))
 		return 0;
 	if (client->rst)
 		return EPOLLERR | EPOLLHUP | (client->events & (EPOLLIN | EPOLLRDHUP));
@@ -273,6 +276,9 @@ static int model_close(int fd)
 		return 0;
 	check(client->linger);
 	check(!down || model.now_ns - client->came_ns >= CONN_SERVER_WAIT_NS);
+	/* Busy for long, and gone just now: it may be being restarted. */
+	check(!down || model.now_ns + model.late_ns - client->busy_ns >= CONN_SERVER_WAIT_NS ||
+	      model.now_ns + model.late_ns - client->came_ns >= CONN_QUEUE_WAIT_NS);
 	client->place = RESET;
 	return 0;
 }
@@ -281,8 +287,10 @@ static int model_close(int fd)
  * It can't have this client, which is told at @now: how long that may be waited for begins with the
  * first time.
  */
-static void target_failed(struct client *client, uint64_t now)
+static void target_failed(struct client *client, uint64_t now, bool busy)
 {
+	if (busy)
+		client->busy_ns = now;
 	if (client->to_responder && !client->responder_failed_ns)
 		client->responder_failed_ns = now;
 }
@@ -345,11 +353,11 @@ enum handoff_answer handoff_begin(struct handoff_worker *worker, struct handoff_
 		return HANDOFF_PENDING;
 	case IS_ABSENT:
 		job->result = SEIZE_NO_LISTENER;
-		target_failed(client, model.now_ns);
+		target_failed(client, model.now_ns, false);
 		return HANDOFF_AGAIN;
 	case IS_BUSY:
 		job->result = SEIZE_QUEUE_FULL;
-		target_failed(client, model.now_ns);
+		target_failed(client, model.now_ns, true);
 		return HANDOFF_AGAIN;
 	case CANT_HAVE_IT:
 		job->result = model.refusal;
@@ -405,10 +413,10 @@ int relay_start(struct relay_worker *w, int client_fd, const struct endpoint *cl
 	check(model.routes.relays < model.routes.max_relays);
 	switch (taking_of(client, target)) {
 	case IS_BUSY:
-		target_failed(client, model.now_ns);
+		target_failed(client, model.now_ns, true);
 		return -EADDRNOTAVAIL;
 	case LOSES_IT:
-		target_failed(client, model.now_ns);
+		target_failed(client, model.now_ns, true);
 		return -EMFILE;
 	case CANT_HAVE_IT:
 		if (options->client_ip == CLIENT_IP_TRANSPARENT)
@@ -428,7 +436,8 @@ static void relay_news(struct client *client, int error)
 {
 	check(client->place == CONNECTING);
 	if (error) {
-		target_failed(client, model.now_ns + model.late_ns);
+		target_failed(client, model.now_ns + model.late_ns,
+			      error == -ETIMEDOUT || error == -EACCES);
 		client->place = OURS;
 		model.callbacks->on_failed(model.ctx, client->relay_user, client->fd, error);
 		return;

@@ -153,6 +153,7 @@ static void accept_one(bool in_haste)
 		client->window_was_closed = model.window_closed;
 		client->relay = NULL;
 		client->responder_failed_ns = client->late_tries = 0;
+		client->busy_ns = 0;
 		client->refused = false;
 		client->needs_header = model.options.plane == PLANE_RELAY &&
 				       (model.options.client_ip == CLIENT_IP_PROXY_V1 ||
@@ -180,6 +181,7 @@ static void client_sends(struct input *input)
 		return;
 	/* 255: all of it. */
 	client->arrived = n == 255 ? client->len : MIN(client->arrived + n, client->len);
+	client->news = true;
 }
 
 static void run_timers(void)
@@ -228,6 +230,21 @@ static void kill_relays(void)
 	conn_kill(&owner);
 }
 
+/* Nobody waits for what is there already. */
+static void check_wake_ups(void)
+{
+	for (size_t i = 0; i < model.n; i++) {
+		const struct client *client = &model.clients[i];
+		struct hello hello;
+		size_t need;
+
+		if (client->place != OURS || !client->polled || client->unpolled ||
+		    !(client->events & EPOLLET) || !client->arrived)
+			continue;
+		check(hello_parse(client->stream, client->arrived, &need, &hello) == HELLO_MORE);
+	}
+}
+
 /*
  * Events are for connections as they were when epoll reported them: @between happens after the
  * first, and what is closed by then still gets its event.
@@ -245,6 +262,7 @@ static void deliver(void (*between)(void))
 
 		if (!events)
 			continue;
+		model.clients[i].news = false;
 		batch[n].conn = model.clients[i].data;
 		batch[n++].events = events;
 	}
@@ -256,6 +274,8 @@ static void deliver(void (*between)(void))
 	/* Who has ended what he says is not waited for. */
 	for (size_t i = 0; i < n; i++)
 		check(!(batch[i].events & EPOLLRDHUP) || batch[i].conn->state != CONN_SNIFFING);
+	if (n < BATCH)
+		check_wake_ups();
 	run_timers();
 	conn_reap(&owner);
 }
@@ -324,12 +344,12 @@ static void step(struct input *input)
 	case 5:
 		client = pick(input);
 		if (client)
-			client->fin = true;
+			client->fin = client->news = true;
 		break;
 	case 6:
 		client = pick(input);
 		if (client && is_alive(client))
-			client->rst = true;
+			client->rst = client->news = true;
 		break;
 	case 7:
 	case 8:
