@@ -63,8 +63,7 @@ const char *const seize_texts[] = {
 	[SEIZE_OPTIONS] = "a TCP option in use was switched off by sysctl meanwhile",
 	[SEIZE_FULL] = "too many connections are between two sockets",
 	[SEIZE_NO_REUSE] = "the listener lacks SO_REUSEADDR, and would bar the web server's port",
-	[SEIZE_TRANSLATED] = "a rule of this host (DNAT or redirect, SNAT of what comes in) changes "
-			     "their addresses",
+	[SEIZE_TRANSLATED] = "NAT on this host (DNAT or redirect, SNAT of what comes in)",
 	[SEIZE_IPSEC] = "they come by an IPsec policy",
 };
 _Static_assert(ARRAY_SIZE(seize_texts) == SEIZE_RESULTS, "a text for each result");

@@ -120,10 +120,10 @@ def test_urgent_data(lab, steer):
     costs a look, and not a processor; and the web server gets every byte.
     """
     hello = oddclient.client_hello("www.example.test", alpn=b"acme-tls/1")
-    with Echo(lab.edge):
-        steer.open("--sniff-timeout", "2s")
+    with Echo(lab.edge, port=8443):
+        steer.open("--port", "8443", "--sniff-timeout", "2s")
         pid = steer.pid()
-        with lab.ca.connect(lab.edge.v4) as sock:
+        with lab.ca.connect(lab.edge.v4, 8443) as sock:
             before = cpu_seconds(pid)
             sock.send(hello[:50], socket.MSG_OOB)
             sock.sendall(hello[50:])
