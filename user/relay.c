@@ -15,7 +15,9 @@
  * that means for the two connections.
  *
  * A FIN is passed on by shutdown() when everything before it has been sent; the other flow goes
- * on, without limit of time. A RST is passed on as a RST when what came before it has been sent.
+ * on, without limit of time. A RST is passed on as a RST when what came before it has got there: a
+ * RST takes along what is still in the send queue, and whoever sent it was told that it had
+ * arrived. Until then the relay lingers. No event tells of an empty send queue, so it is looked at.
  *
  * epoll is level-triggered, so that a busy relay can stop half-way and let others run. An end that
  * must not be read now is not waited for with EPOLLIN; EPOLLOUT is waited for only while the flow
@@ -27,7 +29,8 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -49,6 +52,9 @@ const char *const relay_failure_names[] = {
 static_assert(ARRAY_SIZE(relay_failure_names) == RELAY_FAILURE_COUNT, "a name for each failure");
 static_assert(offsetof(struct relay_end, ref_type) == 0, "the loop looks there");
 
+#define STATE_CLOSE 7			 /* include/net/tcp_states.h */
+#define LOOK_NS	    (20 * NSEC_PER_MSEC) /* at what lingers */
+
 enum relay_state { RELAY_CONNECTING, RELAY_CONNECTED, RELAY_CLOSED };
 
 struct relay {
@@ -58,6 +64,7 @@ struct relay {
 	enum relay_state state;
 	enum client_ip client_ip;
 	bool exempt;
+	bool lingers;	     /* one end is dead, the other has not got everything; in no epoll */
 	bool fresh;	     /* its target may have answered already: not looked at, in no epoll */
 	uint32_t timeout_ms; /* of the connect, 0: the kernel's */
 	struct relay *prev, *next;
@@ -206,7 +213,7 @@ static void relay_close(struct relay_worker *w, struct relay *relay, bool reset)
 	}
 	relay->state = RELAY_CLOSED;
 	counter_add(&w->counters.active, -1);
-	list_remove(&w->relays, relay);
+	list_remove(relay->lingers ? &w->lingering : &w->relays, relay);
 	list_add(&w->closed, relay);
 }
 
@@ -273,11 +280,56 @@ static void relay_move(struct relay_worker *w, struct relay *relay, enum relay_s
 	}
 }
 
+/* Has the peer of @end got all that was sent, or will it never? */
+static bool end_is_drained(const struct relay_end *end)
+{
+	struct tcp_info info = {};
+	socklen_t len = sizeof(info);
+
+	return getsockopt(end->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
+	       info.tcpi_state == STATE_CLOSE || (!info.tcpi_unacked && !info.tcpi_notsent_bytes);
+}
+
+static struct relay_end *living_end(struct relay *relay)
+{
+	enum relay_side side = relay->end[CLIENT].dead ? TARGET : CLIENT;
+
+	return relay->end[side].dead ? NULL : &relay->end[side];
+}
+
+static void relay_linger(struct relay_worker *w, struct relay *relay, struct relay_end *living)
+{
+	end_arm(w, living, false, 0);
+	end_close(&relay->end[!living->side], true);
+	list_remove(&w->relays, relay);
+	list_add(&w->lingering, relay);
+	relay->lingers = true;
+}
+
+/* Returns when it wants to look again. */
+static uint64_t look_at_lingering(struct relay_worker *w, uint64_t now_ns)
+{
+	struct relay *next;
+
+	for (struct relay *relay = w->lingering; relay; relay = next) {
+		next = relay->next;
+		if (end_is_drained(living_end(relay)))
+			relay_close(w, relay, true);
+	}
+	return w->lingering ? now_ns + LOOK_NS : UINT64_MAX;
+}
+
 /* After events: is it over? If not, what is there to wait for? */
 static void relay_settle(struct relay_worker *w, struct relay *relay)
 {
 	if (relay->finished[CLIENT] && relay->finished[TARGET]) {
-		relay_close(w, relay, relay->end[CLIENT].dead || relay->end[TARGET].dead);
+		bool reset = relay->end[CLIENT].dead || relay->end[TARGET].dead;
+		struct relay_end *living = reset ? living_end(relay) : NULL;
+
+		if (living && !end_is_drained(living))
+			relay_linger(w, relay, living);
+		else
+			relay_close(w, relay, reset);
 		return;
 	}
 	if (end_rearm(w, relay, CLIENT) < 0 || end_rearm(w, relay, TARGET) < 0)
@@ -351,7 +403,7 @@ static void end_prepare(const struct relay_end *end)
 {
 	set_int(end->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	set_int(end->fd, SOL_SOCKET, SO_OOBINLINE, 1);
-	set_int(end->fd, SOL_TCP, TCP_NODELAY, 1);
+	set_int(end->fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
 /* The target has answered, one way or the other. */
@@ -371,7 +423,7 @@ static void relay_answered(struct relay_worker *w, struct relay *relay)
 	end_prepare(&relay->end[CLIENT]);
 	end_prepare(target);
 	if (!relay->fresh && relay->timeout_ms)
-		set_int(target->fd, SOL_TCP, TCP_USER_TIMEOUT, 0);
+		set_int(target->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
 	relay->fresh = false;
 	relay_unexempt(w, relay);
 	relay->state = RELAY_CONNECTED;
@@ -396,7 +448,7 @@ static void relay_look(struct relay_worker *w, struct relay *relay)
 	relay->fresh = false;
 	/* A SYN that is lost is sent again after a second: not too late for this. */
 	if (relay->timeout_ms)
-		set_int(fd, SOL_TCP, TCP_USER_TIMEOUT, (int)relay->timeout_ms);
+		set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)relay->timeout_ms);
 	r = end_arm(w, &relay->end[TARGET], true, EPOLLOUT);
 	if (r < 0)
 		relay_fail(w, relay, r);
@@ -436,6 +488,8 @@ void relay_handle_event(struct relay_worker *w, struct relay_end *end, uint32_t 
 	case RELAY_CONNECTED:
 		break;
 	}
+	if (relay->lingers)
+		return; /* of the same batch as the one that ended it */
 
 	if ((events & EPOLLERR) || ((events & EPOLLHUP) && !relay->finished[!side]))
 		end_fail(relay, side);
@@ -477,18 +531,24 @@ void relay_worker_kill_all(struct relay_worker *w)
 {
 	while (w->relays)
 		relay_kill(w, w->relays);
+	while (w->lingering)
+		relay_kill(w, w->lingering);
 }
 
 uint64_t relay_worker_reap(struct relay_worker *w, uint64_t now_ns)
 {
+	uint64_t again_ns, sources_ns;
+
 	look_at_fresh(w);
+	again_ns = look_at_lingering(w, now_ns);
 	while (w->closed) {
 		struct relay *relay = w->closed;
 
 		list_remove(&w->closed, relay);
 		free(relay);
 	}
-	return sources_tick(&w->sources, now_ns);
+	sources_ns = sources_tick(&w->sources, now_ns);
+	return MIN(again_ns, sources_ns);
 }
 
 void relay_worker_done(struct relay_worker *w)

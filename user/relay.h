@@ -79,9 +79,10 @@ struct relay_worker {
 	void *ctx;
 	struct sources sources;
 	struct relay_counters counters;
-	struct relay *relays; /* connecting or connected */
-	struct relay *closed; /* freed by relay_worker_reap() */
-	uint8_t *buffer;      /* every flow's bytes pass here; relay_flow.h */
+	struct relay *relays;	 /* connecting or connected */
+	struct relay *lingering; /* connected, and about to be reset */
+	struct relay *closed;	 /* freed by relay_worker_reap() */
+	uint8_t *buffer;	 /* every flow's bytes pass here; relay_flow.h */
 };
 
 struct relay_options {

@@ -257,6 +257,57 @@ static void test_blocked_and_reset(void **state)
 	bench_close(&b);
 }
 
+/* The server was told that all of its answer has arrived, when the relay had it. */
+static void test_reset_behind_what_is_on_its_way(void **state)
+{
+	const size_t all = 5 * CHUNK;
+	static char data[CHUNK];
+	size_t sent = 0, got = 0;
+	struct bench b;
+	ssize_t n;
+
+	bench_relay(&b, "127.0.0.1");
+	while (sent < all) {
+		n = send(b.server, data, MIN(sizeof(data), all - sent),
+			 MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n > 0)
+			sent += (size_t)n;
+		pump(&b, 5);
+	}
+	pump_until(&b, b.worker.counters.bytes[TARGET] == all);
+	reset(&b.server);
+	settle(&b);
+	expect_quiet(&b);
+	assert_int_equal(b.ended, 0);
+	while ((n = recv_soon(&b, b.client, data, sizeof(data))) > 0)
+		got += (size_t)n;
+	assert_int_equal(n, -ECONNRESET);
+	assert_int_equal(got, all);
+	assert_int_equal(b.ended, 1);
+	assert_int_equal(b.worker.counters.reset, 1);
+	bench_close(&b);
+
+	/* Nobody waits for a client that does not want it. */
+	bench_relay(&b, "127.0.0.1");
+	stuff(&b, b.server);
+	while (recv_soon(&b, b.client, data, sizeof(data)) > 0 &&
+	       b.worker.counters.bytes[TARGET] < all)
+		;
+	reset(&b.server);
+	settle(&b);
+	reset(&b.client);
+	pump_until(&b, b.ended == 1);
+	bench_close(&b);
+
+	bench_relay(&b, "127.0.0.1");
+	assert_true(send(b.server, data, sizeof(data), MSG_DONTWAIT) > 0);
+	pump_until(&b, b.worker.counters.bytes[TARGET] > 0);
+	reset(&b.server);
+	relay_worker_kill_all(&b.worker);
+	assert_int_equal(b.ended, 1);
+	bench_close(&b);
+}
+
 /* Nothing of a relay that ends with much under way reaches another. */
 static void test_next_is_clean(void **state)
 {
@@ -318,6 +369,7 @@ int main(void)
 		cmocka_unit_test(test_blocked_with_fin_is_quiet),
 		cmocka_unit_test(test_blocked_is_quiet),
 		cmocka_unit_test(test_blocked_and_reset),
+		cmocka_unit_test(test_reset_behind_what_is_on_its_way),
 		cmocka_unit_test(test_next_is_clean),
 		cmocka_unit_test(test_turns),
 		cmocka_unit_test(test_wakeups_of_bulk),
