@@ -282,10 +282,10 @@ static void stop_renewal(struct run *run)
 }
 
 /*
- * One that leaves in good order removes its socket first. Then somebody stopped it, and the window
- * is opened again as soon as there is another, as a service's restart makes one; or somebody closed
- * the window, and the next renewal comes when it was due. A socket left behind means that the
- * process died, and nothing is steered until there is another.
+ * One that leaves in good order removes its socket first. Then somebody stopped it, or closed the
+ * window. If there is another soon, as a service's restart makes one, the window is opened again in
+ * that; else the next renewal comes when it was due. A socket left behind means that the process
+ * died, and nothing is steered until there is another.
  */
 static void resident_ended(struct run *run)
 {

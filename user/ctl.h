@@ -93,11 +93,14 @@ void ctl_unlock_file(const char *path, int fd);
  * For the resident process that ctl_client_start() started: tells it through --ready-fd that the
  * socket answers (CTL_READY), or that another process has the lock (CTL_BUSY), and closes @fd.
  * After CTL_READY stderr, which was the parent's pipe, is @null_fd, an open /dev/null that stays
- * the caller's: call log_to_daemon(). SIGPIPE is to be ignored. What goes wrong otherwise is written
- * to stderr, before exit.
+ * the caller's: call log_to_daemon(). SIGPIPE is to be ignored. What goes wrong otherwise is
+ * written to stderr, before exit.
  */
 #define CTL_READY "ready\n"
 #define CTL_BUSY  "busy\n"
 void ctl_ready(int fd, const char *word, int null_fd);
+
+/* An answer's last line, in place of "ok": ask whoever comes after this process. */
+#define CTL_STOPPING "stopping"
 
 #endif

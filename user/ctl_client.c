@@ -4,7 +4,8 @@
  *
  * Theory of operation: ctl_client_exchange() is one attempt. ctl_client_call() repeats it over the
  * moments when residents come and go: nobody listens -> start one; somebody else holds the lock, or
- * the connection ended without a last line -> that process is coming or leaving, ask again soon.
+ * the connection ended without a last line -> that process is coming or leaving, ask again soon;
+ * it is being stopped -> a service may start another, which has the first turn.
  * The resident process is a grandchild in its own session, with an environment, signals and
  * descriptors of its own: an ACME client that waits for EOF on a hook's output must not wait for
  * it.
@@ -30,6 +31,7 @@
 #define START_TIMEOUT_MS  15000 /* a loaded machine needs seconds to load BPF */
 #define RETRY_PAUSE_MS	  20
 #define RETRY_MAX	  250  /* pauses: 5 s */
+#define TURN_MAX	  50   /* pauses in which nobody listens, after one was stopped: 1 s */
 #define START_MAX	  3    /* resident processes that one call starts */
 #define STDERR_MAX	  4096 /* bytes of a starting process's messages */
 #define READY_FD	  3
@@ -159,7 +161,10 @@ static int receive_all(int fd, uint64_t deadline_ns, char **ret_text)
 	}
 }
 
-/* Cuts the last line off @text. 0 with "" or the error in @error; -ECONNRESET: it is no status. */
+/*
+ * Cuts the last line off @text. 0 with "" or the error in @error; -ESHUTDOWN: whoever answers is
+ * being stopped; -ECONNRESET: it is no status.
+ */
 static int take_status(char *text, char *error)
 {
 	static const char error_prefix[] = "error: ";
@@ -171,6 +176,8 @@ static int take_status(char *text, char *error)
 	text[len - 1] = '\0';
 	last = strrchr(text, '\n');
 	last = last ? last + 1 : text;
+	if (strcmp(last, CTL_STOPPING) == 0)
+		return -ESHUTDOWN;
 	if (strcmp(last, "ok") == 0)
 		error[0] = '\0';
 	else if (strncmp(last, error_prefix, strlen(error_prefix)) == 0)
@@ -233,7 +240,10 @@ static void explain(const struct ctl_client *client, int r, unsigned timeout_ms,
 		break;
 	case -ECONNRESET:
 		snprintf(error, CTL_MAX_ERROR,
-			 "the acme-steer that listens at %s is being stopped, and gives no answer",
+			 "the acme-steer that listens at %s ends without an answer", client->path);
+		break;
+	case -ESHUTDOWN:
+		snprintf(error, CTL_MAX_ERROR, "the acme-steer that listens at %s is being stopped",
 			 client->path);
 		break;
 	default:
@@ -244,7 +254,8 @@ static void explain(const struct ctl_client *client, int r, unsigned timeout_ms,
 int ctl_client_call(const struct ctl_client *client, const struct ctl_message *message, bool start,
 		    unsigned timeout_ms, struct ctl_answer *ret_answer, char *error)
 {
-	unsigned pauses = 0, starts = 0;
+	unsigned pauses = 0, turns = 0, starts = 0;
+	bool stopped = false, gives_way = false;
 
 	for (;;) {
 		struct timespec pause = { .tv_nsec = RETRY_PAUSE_MS * (long)NSEC_PER_MSEC };
@@ -261,7 +272,13 @@ int ctl_client_call(const struct ctl_client *client, const struct ctl_message *m
 			explain(client, r, timeout_ms, error);
 			return -ENOENT;
 		}
-		if (absent && starts < START_MAX) {
+		stopped |= r == -ESHUTDOWN;
+		/* Who is not root can't start one, and root's would keep a service from coming
+		 * back.
+		 */
+		if (absent && stopped)
+			gives_way = geteuid() != 0 || turns++ < TURN_MAX;
+		if (absent && !gives_way && starts < START_MAX) {
 			r = ctl_client_start(client, error);
 			if (r == 0) {
 				starts++;
@@ -269,7 +286,7 @@ int ctl_client_call(const struct ctl_client *client, const struct ctl_message *m
 			}
 			if (r != -EBUSY)
 				return r;
-		} else if (!absent && r != -ECONNRESET) {
+		} else if (!absent && r != -ECONNRESET && r != -ESHUTDOWN) {
 			explain(client, r, timeout_ms, error);
 			return r;
 		}

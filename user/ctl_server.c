@@ -257,11 +257,9 @@ void ctl_reply_ok(struct ctl_conn *conn)
 	reply_last(conn, "", "ok");
 }
 
-void ctl_reply_nothing(struct ctl_conn *conn)
+void ctl_reply_stopping(struct ctl_conn *conn)
 {
-	conn->out_len = 0;
-	conn->out_failed = false;
-	conn_reply_end(conn);
+	reply_last(conn, "", CTL_STOPPING);
 }
 
 void ctl_reply_error(struct ctl_conn *conn, const char *fmt, ...)

@@ -50,8 +50,8 @@ void ctl_reply_ok(struct ctl_conn *conn);
 void ctl_reply_error(struct ctl_conn *conn, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* Ends the connection without an answer: the client asks again, for some seconds, whoever listens
- * by then. */
-void ctl_reply_nothing(struct ctl_conn *conn);
+/* This process is being stopped: the client asks again, for some seconds, whoever comes after it.
+ */
+void ctl_reply_stopping(struct ctl_conn *conn);
 
 #endif

@@ -376,7 +376,7 @@ void resident_handle(void *ctx, struct ctl_conn *conn, const struct ctl_request 
 	/* What is relayed may keep it for long, or until somebody kills it: no window has that. */
 	if (resident->stopping &&
 	    (!strcmp(request->verb, "open") || !strcmp(request->verb, "challenge-add")))
-		ctl_reply_nothing(conn);
+		ctl_reply_stopping(conn);
 	else if (!strcmp(request->verb, "open"))
 		handle_open(resident, conn, request);
 	else if (!strcmp(request->verb, "close"))

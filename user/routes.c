@@ -5,8 +5,6 @@
 #include "routes.h"
 #include "util.h"
 
-/* A connection that was accepted when its window was just being closed is counted there. */
-
 void routes_init(struct routes *routes, uint32_t max_relays)
 {
 	pthread_rwlockattr_t attr;
