@@ -120,7 +120,7 @@ def normal(text):
     """Without what differs from host to host."""
     text = re.sub(r"\[[0-9a-f:]+\](:\d+)?|\b[0-9a-f]+(:[0-9a-f]*){3,}[0-9a-f]", "ADDRESS", text)
     text = re.sub(r"\b\d+\.\d+\.\d+\.\d+(:\d+)?", "ADDRESS", text)
-    text = re.sub(r"\b[A-Za-z0-9_-]{43}\b", "DIGEST", text)
+    text = re.sub(r"(?<![\w-])[\w-]{43}(?![\w-])", "DIGEST", text)
     text = re.sub(r"\b[a-z0-9_.-]+ \(pid \d+\)", "SOMEBODY", text)
     text = re.sub(r"\d+(\.\d+)?", "#", text)
     return " ".join(text.split())
