@@ -25,7 +25,7 @@ void checks_tls_program(struct doctor *doctor)
 			  tls_program_fault(program));
 	else
 		check_set(check, CHECK_OK, NULL,
-			  "what `challenge` and `probe` need is there, and only for us to write");
+			  "what `challenge` and `probe` need is there");
 }
 
 void checks_resident(struct doctor *doctor)
