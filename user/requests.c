@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 
 #include "listeners.h"
+#include "netlink.h"
 #include "requests.h"
 #include "util.h"
 
@@ -50,27 +51,17 @@ static int request(struct requests *requests, uint16_t type, uint8_t family,
 	char buf[8192];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
 	struct inet_diag_req_v2 *req;
-	ssize_t n;
 
 	nlh->nlmsg_type = type;
 	nlh->nlmsg_flags = NLM_F_REQUEST;
 	if (type == SOCK_DESTROY)
 		nlh->nlmsg_flags |= NLM_F_ACK;
-	nlh->nlmsg_seq = ++requests->seq;
 	req = mnl_nlmsg_put_extra_header(nlh, sizeof(*req));
 	req->sdiag_family = family;
 	req->sdiag_protocol = IPPROTO_TCP;
 	req->idiag_states = ~0u;
 	req->id = *id;
-	if (mnl_socket_sendto(requests->nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	/* It has been answered by now; before that may be what was not read of an earlier one. */
-	do {
-		n = mnl_socket_recvfrom(requests->nl, buf, sizeof(buf));
-		if (n < 0)
-			return -errno;
-	} while (((struct nlmsghdr *)buf)->nlmsg_seq != requests->seq);
-	return mnl_cb_run(buf, (size_t)n, requests->seq, 0, read_found, ret_found) < 0 ? -errno : 0;
+	return netlink_ask(requests->nl, &requests->seq, buf, sizeof(buf), read_found, ret_found);
 }
 
 /* Ends the socket named @id, with that cookie if there is one, if its state is @state. 0 or -errno.

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "log.h"
+#include "netlink.h"
 #include "translated.h"
 
 /* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST; their headers don't go with the C library's. */
@@ -140,21 +141,11 @@ static int ask(struct conntrack *conntrack, const struct endpoint *remote,
 {
 	char buf[4096];
 	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	ssize_t n;
 
 	nlh->nlmsg_type = CT_GET;
 	nlh->nlmsg_flags = NLM_F_REQUEST;
-	nlh->nlmsg_seq = ++conntrack->seq;
 	put_question(nlh, remote, local);
-	if (mnl_socket_sendto(conntrack->nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	/* It has been answered by now; before that may be what was not read of an earlier one. */
-	do {
-		n = mnl_socket_recvfrom(conntrack->nl, buf, sizeof(buf));
-		if (n < 0)
-			return -errno;
-	} while (((struct nlmsghdr *)buf)->nlmsg_seq != conntrack->seq);
-	return mnl_cb_run(buf, (size_t)n, conntrack->seq, 0, read_answer, answer) < 0 ? -errno : 0;
+	return netlink_ask(conntrack->nl, &conntrack->seq, buf, sizeof(buf), read_answer, answer);
 }
 
 static int conntrack_open(struct conntrack *conntrack)
